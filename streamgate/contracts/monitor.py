@@ -1,0 +1,44 @@
+"""Status, owned by the monitor: the health of everything in one answer."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import msgspec
+
+from streamgate.contracts.declare import contract, user
+from streamgate.domain.identity import Caller, Role
+
+Condition = Literal["ok", "degraded", "down"]
+
+
+class CheckResult(msgspec.Struct, frozen=True):
+    status: Condition
+    detail: str = ""
+
+
+class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One service as last seen; ``checks`` by name."""
+
+    service: str
+    status: Condition
+    version: str
+    uptime_s: float
+    checks: dict[str, CheckResult]
+
+
+class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """``status`` is the worst of the services."""
+
+    status: Condition
+    services: tuple[ServiceStatus, ...]
+
+
+@contract(service="monitor", routes=("/api/v1/system/status",))
+class Status(Protocol):
+    """Aggregated health."""
+
+    @user(Role.ADMIN)
+    async def status(self, caller: Caller) -> SystemStatus:
+        """Ask every known service, each within two seconds; one that does not answer is ``down``."""
+        ...

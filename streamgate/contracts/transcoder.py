@@ -1,0 +1,102 @@
+"""Transcoding, owned by the transcoder: the timeline of a film and its encoded segments."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import msgspec
+
+from streamgate.contracts.declare import contract, fact, user
+from streamgate.domain.identity import Caller, Role
+
+
+class RenditionPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One rendition as playlists need it: fixed when the film is planned, long before it is encoded.
+
+    ``timescale`` ticks per second. ``boundaries`` are the presentation times, in ticks of this rendition, at which
+    its segments begin, and last the end of the rendition: segment n (from 0) covers
+    ``[boundaries[n], boundaries[n + 1])``, so there are ``len(boundaries) - 1`` segments. ``bandwidth`` is the peak
+    in bits per second. ``init_key`` is the storage key of its init segment.
+    """
+
+    name: str
+    kind: Literal["video", "audio"]
+    codecs: str
+    timescale: int
+    boundaries: tuple[int, ...]
+    bandwidth: int
+    init_key: str
+    width: int | None = None
+    height: int | None = None
+    frame_rate: tuple[int, int] | None = None
+    channels: int | None = None
+    sample_rate: int | None = None
+    language: str | None = None
+    label: str | None = None
+    default: bool = False
+
+
+class Presentation(msgspec.Struct, frozen=True, kw_only=True):
+    """A film's one timeline: everything that playlists and manifests are written from. ``duration`` in seconds.
+
+    ``plan_id`` changes when the film is planned anew; segments of different plans never mix.
+    Renditions stand lowest compatible first, video before audio.
+    """
+
+    asset_id: str
+    plan_id: str
+    duration: float
+    renditions: tuple[RenditionPlan, ...]
+    poster_key: str | None = None
+
+
+class SegmentObject(msgspec.Struct, frozen=True):
+    """An encoded segment in storage: its key (never overwritten) and its length in bytes."""
+
+    key: str
+    length: int
+
+
+@fact("transcoder.media_replaced")
+class MediaReplaced(msgspec.Struct, frozen=True, kw_only=True):
+    """A film was planned anew or its segments were dropped: cached answers about it are stale."""
+
+    asset_id: str
+
+
+@contract(
+    service="transcoder",
+    routes=("/api/v1/assets/{asset_id}/retry", "/api/v1/assets/{asset_id}/cancel"),
+)
+class Transcoding(Protocol):
+    """Plans and segments of films. Listens to `metadata.AssetDeleted` to stop work and delete its objects."""
+
+    async def presentation(self, asset_id: str) -> Presentation:
+        """The film's timeline; `NotFound` when it has none yet (not planned) or cannot be played."""
+        ...
+
+    async def ensure(self, asset_id: str, rendition: str, number: int) -> SegmentObject:
+        """Segment ``number`` (from 0) of a rendition, encoded now if it is missing.
+
+        A missing segment's chunk moves to the front of the queue, for that rendition, and the call waits until it
+        is stored. Raises `NotFound` for a rendition or number that is not in the plan, `DeadlineExceeded` when the
+        call's deadline ends first (the work goes on), `Unavailable` when the film failed or was canceled or the
+        process is stopping.
+        """
+        ...
+
+    @user(Role.CREATOR)
+    async def retry(self, caller: Caller, asset_id: str) -> None:
+        """Start again what failed or was canceled, from the source; keeps what is already encoded where it still fits.
+
+        Raises `Conflict` when the film is neither failed nor canceled.
+        """
+        ...
+
+    @user(Role.CREATOR)
+    async def cancel(self, caller: Caller, asset_id: str) -> None:
+        """Stop the encoders of the film now; what is already encoded still plays. Idempotent.
+
+        Raises `Conflict` when the film is already ready or failed.
+        """
+        ...

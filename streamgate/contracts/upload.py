@@ -1,0 +1,54 @@
+"""Uploads, owned by the upload service: resumable uploads and the source bytes that finished ones left."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from streamgate.contracts.declare import contract, fact
+
+
+class SourcePart(msgspec.Struct, frozen=True):
+    """One immutable object of a source: its storage key and its length in bytes."""
+
+    key: str
+    length: int
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """The uploaded bytes of a film: the parts, in order, joined. ``size`` is the sum of their lengths."""
+
+    asset_id: str
+    size: int
+    parts: tuple[SourcePart, ...]
+    filename: str | None = None
+    filetype: str | None = None
+
+
+class IngestPayload(msgspec.Struct, frozen=True, kw_only=True):
+    """Payload of the job ``transcoder.ingest`` (queue ``transcode``), submitted as an upload completes.
+
+    The job's key is ``ingest:<asset_id>`` and its owner the account that uploaded.
+    """
+
+    asset_id: str
+
+
+@fact("upload.completed")
+class UploadCompleted(msgspec.Struct, frozen=True, kw_only=True):
+    """Every byte of a film's source is stored; its ingest job was submitted in the same transaction."""
+
+    asset_id: str
+    upload_id: str
+    owner: str
+    size: int
+
+
+@contract(service="upload", routes=("/api/v1/uploads", "/api/v1/uploads/{upload_id}"))
+class Uploads(Protocol):
+    """Source bytes of films. Listens to `metadata.AssetDeleted` to delete them."""
+
+    async def source(self, asset_id: str) -> Source:
+        """Where the film's bytes lie; `NotFound` when the film has no completed upload."""
+        ...

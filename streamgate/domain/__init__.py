@@ -1,0 +1,1 @@
+"""The words of the business: errors, identity, assets, policies. No I/O happens here."""

@@ -1,0 +1,1 @@
+"""PyAV, in killable child processes only: probing, indexing, encoding, pictures."""

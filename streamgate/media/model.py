@@ -1,0 +1,119 @@
+"""The values that pass between the transcoder and its media children. Imports no media library.
+
+Everything crosses as msgpack; a child's answer is checked against these types before anything is believed.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from streamgate.contracts.metadata import Track
+from streamgate.domain.asset import MediaWarning
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a file may be. Beyond it: `MediaRefused` with too_long, too_large or too_many_pixels."""
+
+    max_duration_s: float = 12 * 3600
+    max_pixels: int = 8192 * 4352
+    max_streams: int = 64
+    max_size: int = 1 << 42
+
+
+class LadderSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How encoded renditions are made. ``rungs`` are short sides in pixels; the ladder never upscales."""
+
+    rungs: tuple[int, ...] = (360, 480, 720, 1080, 1440, 2160)
+    preset: str = "veryfast"
+    segment_s: float = 4.0
+    audio_bitrate: int = 128_000
+    max_frame_rate: int = 60
+
+
+class VideoRung(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that makes the video encoder of one rung reproducible: two chunks made from it fit each other."""
+
+    width: int
+    height: int
+    frame_rate: tuple[int, int]
+    crf: float
+    maxrate: int
+    bufsize: int
+    preset: str
+    profile: str
+    level: str
+    gop: int
+    threads: int
+
+
+class AudioRung(msgspec.Struct, frozen=True, kw_only=True):
+    """The audio encoder of one rendition: AAC-LC on one global grid of 1024 samples."""
+
+    sample_rate: int
+    channels: int
+    bitrate: int
+    stream_index: int
+
+
+class PlannedRendition(msgspec.Struct, frozen=True, kw_only=True):
+    """A rendition of the plan; `contracts.transcoder.RenditionPlan` is this with the init segment stored.
+
+    ``boundaries``: see `RenditionPlan`. ``config``: the decoder configuration record (avcC) or AudioSpecificConfig that
+    every chunk must come out with, byte for byte. ``init``: the init segment.
+    """
+
+    name: str
+    kind: Literal["video", "audio"]
+    codecs: str
+    timescale: int
+    boundaries: tuple[int, ...]
+    bandwidth: int
+    config: bytes
+    init: bytes
+    rung: VideoRung | AudioRung
+    width: int | None = None
+    height: int | None = None
+    frame_rate: tuple[int, int] | None = None
+    channels: int | None = None
+    sample_rate: int | None = None
+    language: str | None = None
+    label: str | None = None
+    default: bool = False
+
+
+class MediaPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What planning a source gives: what is in it, its timeline, its renditions (video lowest first, then audio).
+
+    ``recipe`` is whatever else the encoder needs of the source (stream indexes, start time, rotation, colour, frame
+    times); opaque outside media/. ``chunks``: the segments of each chunk as (first, end); a rendition takes part in
+    those numbers that it has.
+    """
+
+    tracks: tuple[Track, ...]
+    container: str
+    duration: float
+    width: int | None
+    height: int | None
+    renditions: tuple[PlannedRendition, ...]
+    chunks: tuple[tuple[int, int], ...]
+    recipe: bytes
+    warnings: tuple[MediaWarning, ...] = ()
+
+
+class EncodedSegment(msgspec.Struct, frozen=True, kw_only=True):
+    """One segment that a child wrote: a file in the scratch folder it was given, and its length in bytes."""
+
+    rendition: str
+    number: int
+    file: str
+    length: int
+
+
+class EncodedChunk(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of encoding a chunk. ``damaged``: decode errors met (the segments are complete all the same)."""
+
+    segments: tuple[EncodedSegment, ...]
+    damaged: int = 0
+    warnings: tuple[MediaWarning, ...] = ()

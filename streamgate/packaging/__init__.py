@@ -1,0 +1,1 @@
+"""Timelines, CMAF segments and playlists with plain bytes and numbers. Never imports `av`."""

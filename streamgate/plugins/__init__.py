@@ -1,0 +1,1 @@
+"""The nine services. Plugins never import each other; they meet through contracts."""
