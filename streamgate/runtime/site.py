@@ -1,0 +1,22 @@
+"""Facts about this installation that several plugins need. A value, made once from the settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """``public_url``: where people reach the product, without a trailing slash; absolute URLs and the sign-in domain come
+    from it and never from a header. ``media_url``: the same for media (``delivery.media_url``, default ``public_url``).
+    ``allowed_origins``: origins that may call from a browser. ``data_dir``: local state (keys, scratch).
+    """
+
+    public_url: str
+    media_url: str
+    allowed_origins: frozenset[str]
+    data_dir: Path
+    environment: str
+    service: str
+    version: str
