@@ -44,7 +44,7 @@ class SessionTokens(msgspec.Struct, frozen=True, kw_only=True):
     refresh_token: str
     expires_in: int
     account: str
-    token_type: Literal["Bearer"] = "Bearer"
+    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 (a scheme name)
 
 
 class RefreshRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -107,7 +107,7 @@ class AssetChanges(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     title: str | msgspec.UnsetType = msgspec.UNSET
     description: str | msgspec.UnsetType = msgspec.UNSET
     visibility: Visibility | msgspec.UnsetType = msgspec.UNSET
-    policy_id: str | None | msgspec.UnsetType = msgspec.UNSET
+    policy_id: str | msgspec.UnsetType | None = msgspec.UNSET
     poster_time: float | msgspec.UnsetType = msgspec.UNSET
 
 

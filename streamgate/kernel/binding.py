@@ -80,18 +80,16 @@ def _not_serialisable(hint: Any) -> str | None:
 def _custom_inside(info: Any, seen: set[int]) -> str | None:
     if isinstance(info, msgspec.inspect.CustomType):
         return f"holds {info.cls.__qualname__}, which is no plain value"
-    if id(info) in seen or not isinstance(info, msgspec.Struct | msgspec.inspect.Type):
+    if id(info) in seen or not isinstance(info, msgspec.inspect.Type):
         return None
     seen.add(id(info))
     for name in info.__struct_fields__:
         value = getattr(info, name)
         for inner in value if isinstance(value, tuple) else (value,):
-            if isinstance(inner, msgspec.inspect.Field):
-                inner = inner.type
-            if isinstance(inner, msgspec.inspect.Type):
-                reason = _custom_inside(inner, seen)
-                if reason:
-                    return reason
+            nested = inner.type if isinstance(inner, msgspec.inspect.Field) else inner
+            reason = _custom_inside(nested, seen)
+            if reason:
+                return reason
     return None
 
 
@@ -99,7 +97,7 @@ class DirectBinding:
     """The provider itself, each call under a deadline."""
 
     def __call__(self, kind: type, provider: object) -> object:
-        return _proxy(kind, provider, lambda method, call: call)
+        return _proxy(kind, provider, lambda _, call: call)
 
 
 class LoopbackBinding:

@@ -49,9 +49,7 @@ class Parts:
 class Context(Generic[S]):
     """What a plugin gets at start: its settings, and what it requires."""
 
-    def __init__(
-        self, name: str, settings: S, needs: Mapping[type, object], draining: asyncio.Event
-    ) -> None:
+    def __init__(self, name: str, settings: S, needs: Mapping[type, object], draining: asyncio.Event) -> None:
         self.name = name
         self.settings = settings
         self.draining = draining
@@ -63,7 +61,9 @@ class Context(Generic[S]):
         try:
             return self._needs[kind]  # type: ignore[return-value]
         except KeyError:
-            raise LookupError(f"plugin {self.name} asks for {kind.__qualname__}, which its `requires` does not name") from None
+            raise LookupError(
+                f"plugin {self.name} asks for {kind.__qualname__}, which its `requires` does not name"
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)

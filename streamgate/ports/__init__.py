@@ -1,1 +1,1 @@
-"""What plugins may ask of the world. Each port is an abstract class with at least an embedded adapter, held to one conformance suite."""
+"""What plugins may ask of the world: each port an abstract class, its adapters held to one conformance suite."""

@@ -48,7 +48,9 @@ class Bus(ABC):
         """Tell whoever listens now; never raises for a bus that is away, never waits for the listeners."""
 
     @abstractmethod
-    async def listen(self, subject: str, receiver: Receiver, *, group: str | None = None) -> AbstractAsyncContextManager[None]:
+    async def listen(
+        self, subject: str, receiver: Receiver, *, group: str | None = None
+    ) -> AbstractAsyncContextManager[None]:
         """Hear signals of ``subject`` until the block is left; with ``group`` only one member of it hears each."""
 
     @abstractmethod
