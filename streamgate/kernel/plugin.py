@@ -39,6 +39,9 @@ class Parts:
     mounts: Mapping[str, Any] = field(default_factory=dict)
     """Path prefix (``/p/``) → raw ASGI app that answers everything under it."""
 
+    middleware: Sequence[Callable[[Any], Any]] = ()
+    """Wrappers of the whole ASGI app of the process, the first one innermost."""
+
     listens: Mapping[type, Callable[[Any], Awaitable[None]]] = field(default_factory=dict)
     """Fact or signal class → receiver. Facts may come more than once; a receiver that raises gets its fact again."""
 

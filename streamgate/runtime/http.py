@@ -1,27 +1,175 @@
-"""The HTTP edge of a process: one Litestar app for the API, raw ASGI mounts beside it, problem documents for every error.
-
-For plugins (implementation follows in this file):
+"""The API of a process: one Litestar app over the controllers of its plugins, closed by default.
 
 * `least(role)`: ``@get("/api/v1/assets", opt=least(Role.ANONYMOUS))`` says who may call a route. A route without it stops
-  the process at start (deny by default). Anonymous callers below the role get 401, others 403.
+  the process at start. A caller below the role gets 401 when nobody is signed in, else 403.
 * A handler takes the verified caller by a parameter ``caller: Caller``, a body by ``data: SomeStruct`` (msgspec).
-* Errors of the tree in `domain.errors` may be raised anywhere; they become ``application/problem+json``.
-* `send_problem(scope, send, error, headers)` answers with one from a raw ASGI app.
+* Errors of the tree in `domain.errors` may be raised anywhere; they become ``application/problem+json``, and so does
+  everything that the framework itself refuses.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
-from streamgate.domain.errors import StreamGateError
-from streamgate.domain.identity import Role
+import structlog
+from litestar import Litestar, Request, Response
+from litestar.connection import ASGIConnection
+from litestar.di import Provide
+from litestar.exceptions import HTTPException, ImproperlyConfiguredException, ValidationException
+from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import Components, License, SecurityScheme
+
+from streamgate.domain.errors import (
+    ConfigurationError,
+    FieldError,
+    Forbidden,
+    Internal,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    RateLimited,
+    StreamGateError,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
+from streamgate.domain.identity import ANONYMOUS, Caller, Role
+from streamgate.runtime import problems
+from streamgate.runtime.problems import send_problem
+
+__all__ = ["Authenticates", "api", "least", "openapi", "send_problem"]
+
+MAX_BODY = 1 << 20
+"""Largest JSON body, in bytes; routes that stream set their own."""
 
 
-def least(role: Role, *, summary: str | None = None) -> dict[str, Any]:
+class Authenticates(Protocol):
+    """Turns the headers of a request into its verified caller."""
+
+    async def caller(self, authorization: str | None) -> Caller:
+        """`ANONYMOUS` without the header; `Unauthenticated` for anything that is no valid credential."""
+        ...
+
+
+def least(role: Role) -> dict[str, Any]:
     """The ``opt`` of a route handler that is open to callers of at least this role."""
     return {"least": role}
 
 
-async def send_problem(scope: Any, send: Any, error: StreamGateError, headers: list[tuple[bytes, bytes]] | None = None) -> None:
-    """Answer a raw ASGI request with the problem document of ``error`` (RFC 9457)."""
-    raise NotImplementedError
+def api(routes: Sequence[Any], authenticator: Authenticates) -> Litestar:
+    """The app over these controllers. `ConfigurationError` when two routes clash or one does not say who may call it."""
+    app = _build(routes, authenticator, None)
+    _refuse_undeclared(app)
+    return app
+
+
+def openapi(routes: Sequence[Any], authenticator: Authenticates, *, title: str, version: str) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of the app over these controllers."""
+    config = OpenAPIConfig(
+        title=title,
+        version=version,
+        license=License(name="Apache-2.0", identifier="Apache-2.0"),
+        components=Components(
+            security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT or API key")}
+        ),
+        security=[{"bearer": []}],
+    )
+    return dict(_build(routes, authenticator, config).openapi_schema.to_schema())
+
+
+def _build(routes: Sequence[Any], authenticator: Authenticates, schema: OpenAPIConfig | None) -> Litestar:
+
+    async def authorise(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        required: Role | None = handler.opt.get("least")
+        if required is None:
+            connection.state.caller = ANONYMOUS
+            return
+        caller = await authenticator.caller(connection.headers.get("authorization"))
+        if caller.role < required:
+            if caller.role is Role.ANONYMOUS:
+                raise Unauthenticated("Sign in first, or send an API key: Authorization: Bearer ….")
+            raise Forbidden(f"This needs the role {required.name.lower()}; yours is {caller.role.name.lower()}.")
+        connection.state.caller = caller
+
+    try:
+        return Litestar(
+            route_handlers=list(routes),
+            guards=[authorise],
+            dependencies={"caller": Provide(_caller, sync_to_thread=False)},
+            exception_handlers={Exception: _answer},
+            request_max_body_size=MAX_BODY,
+            openapi_config=schema,
+            logging_config=None,
+            debug=False,
+        )
+    except ImproperlyConfiguredException as error:
+        raise ConfigurationError(f"The routes of the plugins do not fit together: {error.detail or error}.") from error
+
+
+def _caller(request: Request[Any, Any, Any]) -> Caller:
+    found: Caller = request.state.caller
+    return found
+
+
+def _refuse_undeclared(app: Litestar) -> None:
+    for route in app.routes:
+        for handler in getattr(route, "route_handlers", ()):
+            automatic = isinstance(handler, HTTPRouteHandler) and handler.http_methods == {"OPTIONS"}
+            if not automatic and "least" not in handler.opt:
+                raise ConfigurationError(f"The route {route.path} does not say who may call it (opt=least(…)).")
+
+
+def _answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    known = _known(request, error)
+    status, body = problems.document(known, str(request.scope.get("state", {}).get("request_id", "")))
+    sent = {
+        name.decode(): value.decode() for name, value in problems.headers(known, len(body)) if name != b"content-length"
+    }
+    media_type = sent.pop("content-type")
+    if isinstance(error, HTTPException) and error.headers:
+        sent.update({name.lower(): value for name, value in error.headers.items() if name.lower() == "allow"})
+    return Response(body, status_code=status, headers=sent, media_type=media_type)
+
+
+_BY_STATUS: dict[int, tuple[type[StreamGateError], str]] = {
+    401: (Unauthenticated, "Sign in first, or send an API key."),
+    403: (Forbidden, "This is not allowed."),
+    404: (NotFound, "There is nothing at this address."),
+    405: (MethodNotAllowed, "This address does not take that method."),
+    413: (PayloadTooLarge, "The request's body is too large."),
+    415: (UnsupportedMediaType, "The request's Content-Type is not one that this address takes."),
+    429: (RateLimited, "Too many requests."),
+    503: (Unavailable, "The service cannot answer now."),
+}
+
+
+def _known(request: Request[Any, Any, Any], error: Exception) -> StreamGateError:
+    """The error of the tree that stands for whatever was raised; what nobody expected is logged with its trace."""
+    if isinstance(error, StreamGateError):
+        if isinstance(error, Internal):
+            structlog.get_logger().error("internal error", path=request.scope["path"], exc_info=error)
+        return error
+    if isinstance(error, ValidationException):
+        return ValidationFailed("The request is not as it must be; see errors.", errors=_pointers(error))
+    if isinstance(error, HTTPException):
+        if error.status_code in _BY_STATUS:
+            kind, detail = _BY_STATUS[error.status_code]
+            return kind(detail)
+        if error.status_code < 500:
+            return ValidationFailed(f"The request cannot be understood: {error.detail or 'malformed'}.")
+    structlog.get_logger().error("unexpected error", path=request.scope["path"], exc_info=error)
+    return Internal("Something went wrong on our side; the request id finds it in the log.")
+
+
+def _pointers(error: ValidationException) -> tuple[FieldError, ...]:
+    """Litestar's findings as JSON pointers: ``title`` in the body is ``/title``, a query parameter ``?limit``."""
+    found = []
+    for item in error.extra if isinstance(error.extra, list) else ():
+        key = str(item.get("key", "")).removeprefix("data").lstrip(".")
+        source = str(item.get("source", "body")).rsplit(".", 1)[-1].lower()
+        where = f"?{key}" if source == "query" else "/" + key.replace(".", "/") if key else ""
+        found.append(FieldError(where, str(item.get("message", "is not as it must be"))))
+    return tuple(found)
