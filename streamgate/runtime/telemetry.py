@@ -95,9 +95,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
-        Gauge("sg_build_info", "The running version.", ["service", "version"], registry=self.registry).labels(
-            service, version
-        ).set(1)
+        build = Gauge("sg_build_info", "The running version.", ["service", "version"], registry=self.registry)
+        build.labels(service, version).set(1)
         self.requests = Counter(
             "sg_http_requests_total", "Requests answered.", ["method", "route", "status"], registry=self.registry
         )

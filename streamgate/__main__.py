@@ -1,0 +1,5 @@
+"""``python -m streamgate`` is the command ``streamgate``."""
+
+from streamgate.cli import main
+
+main()

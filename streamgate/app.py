@@ -1,0 +1,374 @@
+"""The composition root: settings → adapters → kernel → ASGI app → server. The only file that knows every adapter."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+
+from streamgate import __version__
+from streamgate.domain.clock import Clock, SystemClock
+from streamgate.domain.errors import ConfigurationError, Unavailable
+from streamgate.domain.identity import ANONYMOUS, Caller
+from streamgate.kernel import Assembled, Binding, DirectBinding, Host, Plugin
+from streamgate.runtime.health import HealthBoard
+from streamgate.runtime.site import Site
+from streamgate.runtime.telemetry import Metrics
+from streamgate.settings import CoreSettings
+
+PORTS = {
+    "monolith": 8080,
+    "api-gateway": 9090,
+    "upload": 9091,
+    "transcoder": 9092,
+    "streaming": 9093,
+    "metadata": 9005,
+    "cache": 9006,
+    "auth": 9007,
+    "worker": 9008,
+    "monitor": 9009,
+}
+"""HTTP port of each service where the settings name none."""
+
+
+@dataclass
+class Opening:
+    """What openers work with: the settings, who we are, and what is open already, by dotted name."""
+
+    settings: CoreSettings
+    site: Site
+    clock: Clock
+    draining: asyncio.Event
+    embedded: bool
+    stack: AsyncExitStack
+    opened: dict[str, Any] = field(default_factory=dict)
+
+
+def site_of(settings: CoreSettings, service: str) -> Site:
+    """The facts about this installation that the settings say or imply."""
+    port = settings.port or PORTS.get(service, PORTS["monolith"])
+    public = settings.public_url or f"http://{settings.host}:{port}"
+    origins = settings.allowed_origins if settings.allowed_origins is not None else (public,)
+    return Site(
+        public_url=public,
+        media_url=(settings.delivery.media_url or public).rstrip("/"),
+        allowed_origins=frozenset(origin.rstrip("/") for origin in origins),
+        data_dir=settings.data_dir.resolve(),
+        environment=settings.environment,
+        service=service,
+        version=__version__,
+    )
+
+
+def database_url(settings: CoreSettings) -> str:
+    """The configured database, or the embedded one in the data directory."""
+    if settings.database.url is not None:
+        return settings.database.url.get_secret_value()
+    return f"sqlite+aiosqlite:///{settings.data_dir.resolve() / 'streamgate.db'}"
+
+
+async def _open_sandbox(o: Opening) -> Any:
+    from streamgate.media.sandbox import Sandbox
+
+    scratch = o.site.data_dir / "scratch"
+    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return await o.stack.enter_async_context(Sandbox.open(scratch))
+
+
+async def _open_database(o: Opening) -> Any:
+    from streamgate.runtime.database import open_database
+    from streamgate.runtime.migrate import migrate, pending
+
+    url = database_url(o.settings)
+    if await pending(url):
+        if not o.embedded:
+            raise ConfigurationError("The database's tables are not up to date; run `streamgate migrate` first.")
+        await migrate(url)
+    return await o.stack.enter_async_context(open_database(url))
+
+
+async def _open_bus(o: Opening) -> Any:
+    from streamgate.adapters.bus_memory import MemoryBus
+
+    return await o.stack.enter_async_context(MemoryBus())
+
+
+async def _open_cache(o: Opening) -> Any:
+    from streamgate.adapters.cache_memory import MemoryCache
+
+    return MemoryCache(o.settings.cache.memory_bytes, clock=o.clock)
+
+
+async def _open_storage(o: Opening) -> Any:
+    from streamgate.adapters.storage_local import LocalBlobStore
+
+    return LocalBlobStore(o.settings.storage.path or o.site.data_dir / "objects")
+
+
+async def _open_chains(o: Opening) -> Any:
+    from streamgate.adapters.chain_jsonrpc import JsonRpcChains
+
+    endpoints = {
+        chain: tuple(url.get_secret_value() for url in section.endpoints)
+        for chain, section in o.settings.chains.items()
+    }
+    return await o.stack.enter_async_context(JsonRpcChains(endpoints, o.clock))
+
+
+async def _open_discovery(o: Opening) -> Any:
+    from streamgate.adapters.discovery_static import StaticDiscovery
+
+    return StaticDiscovery(o.settings.discovery.services, itself=o.site.service)
+
+
+async def _open_jobs(o: Opening) -> Any:
+    from streamgate.runtime.jobs import Jobs
+
+    jobs = Jobs(o.opened[DATABASE], o.opened[BUS], o.clock)
+    if o.embedded:
+        await jobs.release_all()
+    return jobs
+
+
+async def _open_outbox(o: Opening) -> Any:
+    from streamgate.runtime.outbox import Outbox
+
+    return Outbox(o.opened[DATABASE], o.opened[BUS], o.clock)
+
+
+DATABASE = "streamgate.runtime.database:Database"
+BUS = "streamgate.ports.bus:Bus"
+OUTBOX = "streamgate.runtime.outbox:Outbox"
+
+OPENERS: dict[str, tuple[Callable[[Opening], Awaitable[Any]], tuple[str, ...]]] = {
+    "streamgate.media.sandbox:Sandbox": (_open_sandbox, ()),
+    DATABASE: (_open_database, ()),
+    BUS: (_open_bus, ()),
+    "streamgate.ports.cache:Cache": (_open_cache, ()),
+    "streamgate.ports.storage:BlobStore": (_open_storage, ()),
+    "streamgate.ports.chain:Chains": (_open_chains, ()),
+    "streamgate.ports.discovery:Discovery": (_open_discovery, ()),
+    "streamgate.runtime.jobs:Jobs": (_open_jobs, (DATABASE, BUS)),
+    OUTBOX: (_open_outbox, (DATABASE, BUS)),
+}
+"""What the process can give to plugins: dotted name → how it is opened, and what must be open before. Opened in this order
+and only when a plugin requires it; closed in the opposite order."""
+
+EMBEDDED = frozenset({DATABASE})
+"""What an embedded process holds for itself alone, so that the data directory must be locked."""
+
+
+def dotted(kind: type) -> str:
+    """``module:Class``, the name by which the table above knows a type."""
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+async def given_for(
+    plugins: Sequence[Plugin[Any]], opening: Opening, more: Mapping[type, object]
+) -> dict[type, object]:
+    """Everything that the plugins require of the process, opened."""
+    wanted = {dotted(kind): kind for plugin in plugins for kind in plugin.requires}
+    names = {name for name in wanted if name in OPENERS}
+    names |= {before for name in names for before in OPENERS[name][1]}
+    if opening.embedded and names & EMBEDDED:
+        opening.stack.enter_context(data_directory_lock(opening.site.data_dir))
+    given: dict[type, object] = dict(more)
+    for name, (opener, _) in OPENERS.items():
+        if name in names:
+            value = await opener(opening)
+            opening.opened[name] = value
+            module, _, attribute = name.partition(":")
+            given[wanted.get(name) or getattr(import_module(module), attribute)] = value
+    return given
+
+
+@contextmanager
+def data_directory_lock(data_dir: Path) -> Iterator[None]:
+    """Hold the data directory for this process alone; `ConfigurationError` when another one has it."""
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (data_dir / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigurationError(f"Another StreamGate uses the data directory {data_dir}.") from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+class Running:
+    """A started process: its ASGI app, its health, and the way to make it stop."""
+
+    def __init__(self, settings: CoreSettings, service: str) -> None:
+        self.settings = settings
+        self.clock: Clock = SystemClock()
+        self.site = site_of(settings, service)
+        self.board = HealthBoard(service, __version__, self.clock)
+        self.metrics = Metrics(service, __version__)
+        self.draining = asyncio.Event()
+        self.ready = False
+        self.assembled: Assembled
+        self.app: Callable[[Any, Any, Any], Awaitable[None]]
+        self.routes: list[Any] = []
+
+    @asynccontextmanager
+    async def started(self, plugins: Sequence[Plugin[Any]], bind: Binding) -> AsyncIterator[Running]:
+        """Open what is needed, start the plugins, connect facts and signals, build the app; undo it all afterwards."""
+        sections = {plugin.name: getattr(self.settings, plugin.section) for plugin in plugins}
+        own: dict[type, object] = {Clock: self.clock, Site: self.site, HealthBoard: self.board, Metrics: self.metrics}
+        embedded = database_url(self.settings).startswith("sqlite")
+        async with AsyncExitStack() as stack:
+            opening = Opening(self.settings, self.site, self.clock, self.draining, embedded, stack)
+            given = await given_for(plugins, opening, own)
+            host = Host(plugins, settings=sections, given=given, bind=bind, draining=self.draining)
+            self.assembled = await stack.enter_async_context(host.running())
+            await self._connect(opening, stack)
+            self._build_app(opening)
+            yield self
+
+    async def _connect(self, opening: Opening, stack: AsyncExitStack) -> None:
+        """Facts and signals to the plugins that listen; then the relay, so that nothing is delivered to nobody."""
+        if BUS in opening.opened:
+            from streamgate.runtime.events import wire
+
+            for name, parts in self.assembled.parts.items():
+                await stack.enter_async_context(wire(opening.opened[BUS], name, parts.listens))
+        if OUTBOX in opening.opened:
+            await stack.enter_async_context(opening.opened[OUTBOX].relaying())
+
+    def _build_app(self, opening: Opening) -> None:
+        from streamgate.runtime.edge import Edge
+        from streamgate.runtime.http import api
+
+        mounts: dict[str, Any] = {}
+        middleware: list[Callable[[Any], Any]] = []
+        for name, parts in self.assembled.parts.items():
+            self.routes += parts.routes
+            mounts.update(parts.mounts)
+            middleware += parts.middleware
+            if parts.health is not None:
+                self.board.add(name, parts.health)
+        authenticator = self.authenticator()
+        token = self.settings.metrics_token
+        app: Any = Edge(
+            api(self.routes, authenticator),
+            mounts,
+            authenticator=authenticator,
+            board=self.board,
+            metrics=self.metrics,
+            metrics_token=token.get_secret_value() if token else None,
+            is_ready=lambda: self.ready and not self.draining.is_set(),
+        )
+        for wrap in middleware:
+            app = wrap(app)
+        self.app = app
+
+    def authenticator(self) -> Any:
+        """Verifies credentials at the edge; where no auth service can be reached, nobody is let in."""
+        from streamgate.contracts.auth import Access
+
+        access = self.assembled.bound.get(Access)
+        if access is None:
+            return _NobodyKnown()
+        from streamgate.runtime.identity import Authenticator
+
+        return Authenticator(self.site, access, self.clock)
+
+
+class _NobodyKnown:
+    """Stands in where credentials cannot be verified: anonymous callers pass as such, credentials are refused."""
+
+    async def caller(self, authorization: str | None) -> Caller:
+        if authorization is None:
+            return ANONYMOUS
+        raise Unavailable("This process cannot verify credentials now.", retry_after=5)
+
+
+async def serve(
+    settings: CoreSettings, plugins: Sequence[Plugin[Any]], service: str, announce: Callable[[Running], None]
+) -> None:
+    """Run a service until SIGTERM or SIGINT, then drain and stop within ``shutdown_timeout``; a second signal stops at once.
+
+    ``announce`` is called once requests are answered. Raises `ConfigurationError` when the process cannot start.
+    """
+    running = Running(settings, service)
+    loop = asyncio.get_running_loop()
+    forced = _Forced(settings.shutdown_timeout)
+    async with running.started(plugins, DirectBinding()):
+        server = _Server(
+            uvicorn.Config(
+                running.app,
+                host=settings.host,
+                port=settings.port if settings.port is not None else PORTS.get(service, PORTS["monolith"]),
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=65,
+                timeout_graceful_shutdown=max(1, int(settings.shutdown_timeout * 0.5)),
+            )
+        )
+
+        def stop() -> None:
+            if running.draining.is_set():
+                os._exit(1)
+            running.draining.set()
+            server.should_exit = True
+            forced.start(loop)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+
+        async def tell_when_ready() -> None:
+            while not server.started:  # noqa: ASYNC110 (uvicorn offers no event)
+                await asyncio.sleep(0.01)
+            running.ready = True
+            announce(running)
+
+        telling = asyncio.create_task(tell_when_ready())
+        try:
+            await server.serve()
+        finally:
+            telling.cancel()
+            running.draining.set()
+        if not server.started:
+            raise ConfigurationError(
+                f"Port {server.config.port} on {settings.host} cannot be listened on; is it in use?"
+            )
+    structlog.get_logger().info("stopped")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own handling of signals."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Forced:
+    """Ends the process when a stop takes longer than it may; everything acknowledged is durable by then anyway."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.call_later(self._seconds, self._force)
+
+    def _force(self) -> None:
+        structlog.get_logger().error("the stop took too long and was forced", seconds=self._seconds)
+        os._exit(1)
