@@ -20,6 +20,7 @@ from litestar.exceptions import HTTPException, ImproperlyConfiguredException, Va
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, License, SecurityScheme
+from litestar.routes import HTTPRoute
 
 from streamgate.domain.errors import (
     ConfigurationError,
@@ -75,9 +76,57 @@ def openapi(routes: Sequence[Any], authenticator: Authenticates, *, title: str, 
         components=Components(
             security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT or API key")}
         ),
-        security=[{"bearer": []}],
     )
-    return dict(_build(routes, authenticator, config).openapi_schema.to_schema())
+    app = _build(routes, authenticator, config)
+    document = dict(app.openapi_schema.to_schema())
+    roles = {
+        (route.path_format, method.lower()): handler.opt.get("least", Role.ANONYMOUS)
+        for route in app.routes
+        if isinstance(route, HTTPRoute)
+        for handler in route.route_handlers
+        for method in handler.http_methods
+    }
+    return _with_problems(document, roles)
+
+
+def _with_problems(document: dict[str, Any], roles: dict[tuple[str, str], Role]) -> dict[str, Any]:
+    """Say of every operation what it answers when it does not succeed, and who may call it."""
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas["Problem"] = {
+        "type": "object",
+        "title": "Problem",
+        "description": "A problem document (RFC 9457); further members explain some codes.",
+        "required": ["type", "title", "status", "detail", "code", "request_id"],
+        "properties": {
+            "type": {"type": "string", "examples": [problems.problem_type("not_found")]},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string"},
+            "code": {"type": "string", "enum": sorted(problems.STATUS)},
+            "request_id": {"type": "string"},
+            "errors": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["pointer", "detail"],
+                    "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
+                },
+            },
+        },
+    }
+    problem = {
+        "description": "Anything but success: a problem document.",
+        "content": {problems.CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            if isinstance(operation, dict) and "responses" in operation:
+                operation["responses"].pop("400", None)
+                operation["responses"]["default"] = problem
+                role = roles.get((path, method), Role.ANONYMOUS)
+                operation["security"] = [{"bearer": []}] if role > Role.ANONYMOUS else [{}, {"bearer": []}]
+                operation["x-least-role"] = role.name.lower()
+    return document
 
 
 def _build(routes: Sequence[Any], authenticator: Authenticates, schema: OpenAPIConfig | None) -> Litestar:
