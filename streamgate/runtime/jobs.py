@@ -8,24 +8,38 @@ back. ``attempt`` only fences; what ends a job for good is ``failures`` (reporte
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol, TypeVar
 
 import msgspec
+import structlog
 
 from streamgate.domain.clock import Clock
-from streamgate.ports.bus import Bus
-from streamgate.runtime.database import Database, Transaction
+from streamgate.ports.bus import Bus, Message
+from streamgate.runtime import jobstore
+from streamgate.runtime.database import Database, Transaction, after_commit
+from streamgate.runtime.jobstore import MAX_CRASHES, MAX_FAILURES, JobRow
+from streamgate.runtime.tables import jobs as table
+
+__all__ = [
+    "MAX_CRASHES",
+    "MAX_FAILURES",
+    "Attempt",
+    "Handler",
+    "JobRow",
+    "Jobs",
+    "LeaseLost",
+    "PermanentFailure",
+    "Snooze",
+]
 
 S = TypeVar("S", bound=msgspec.Struct)
 
 LEASE_S = 30.0
 HEARTBEAT_S = 10.0
 POLL_S = 4.0
-MAX_FAILURES = 5
-MAX_CRASHES = 50
 
 
 class PermanentFailure(Exception):
@@ -49,34 +63,6 @@ class LeaseLost(Exception):
     """The job belongs to another attempt now (or was canceled): whatever this attempt would write is refused."""
 
 
-@dataclass(frozen=True, slots=True)
-class JobRow:
-    """A job as stored. States: queued, running, done, failed, canceled. Lower ``priority`` runs first."""
-
-    id: str
-    kind: str
-    queue: str
-    key: str | None
-    state: str
-    priority: int
-    payload: bytes
-    attempt: int
-    failures: int
-    crashes: int
-    progress: float
-    subject: str | None
-    owner: str | None
-    cancel_requested: bool
-    errors: list[dict[str, Any]]
-    created_ms: int
-    run_at_ms: int
-    started_ms: int | None
-    finished_ms: int | None
-    lease_token: str | None
-    lease_until_ms: int | None
-    worker: str | None
-
-
 class Attempt:
     """A claimed job in the hands of its handler.
 
@@ -85,23 +71,36 @@ class Attempt:
     that must commit rows together with its completion uses `completing`.
     """
 
-    job: JobRow
+    def __init__(self, job: JobRow, database: Database, clock: Clock) -> None:
+        self.job = job
+        self.completed = False
+        self._token = job.lease_token or ""
+        self._database = database
+        self._clock = clock
 
     def payload(self, kind: type[S]) -> S:
         """The payload given to `Jobs.submit`."""
-        raise NotImplementedError
+        return msgspec.msgpack.decode(self.job.payload, type=kind)
 
     async def progress(self, fraction: float) -> None:
         """Store how far the work is, 0 to 1. Raises `LeaseLost`."""
-        raise NotImplementedError
+        async with self._database.write() as tx:
+            if not await jobstore.progress(tx, self.job.id, self._token, fraction):
+                raise LeaseLost(self.job.id)
 
     async def fence(self, tx: Transaction) -> None:
         """Hold the transaction to this attempt: raises `LeaseLost` (so that it rolls back) when the lease is not ours."""
-        raise NotImplementedError
+        if not await jobstore.held(tx, self.job.id, self._token):
+            raise LeaseLost(self.job.id)
 
-    def completing(self) -> AbstractAsyncContextManager[Transaction]:
+    @asynccontextmanager
+    async def completing(self) -> AsyncIterator[Transaction]:
         """A transaction that completes the job with whatever else is written in it: all or nothing, fenced."""
-        raise NotImplementedError
+        async with self._database.write() as tx:
+            if not await jobstore.complete(tx, self.job.id, self._token, self._clock.now_ms()):
+                raise LeaseLost(self.job.id)
+            yield tx
+        self.completed = True
 
 
 class Handler(Protocol):
@@ -113,8 +112,25 @@ class Handler(Protocol):
 class Jobs:
     """The job table of this database."""
 
-    def __init__(self, database: Database, bus: Bus, clock: Clock, *, lease_s: float = LEASE_S, heartbeat_s: float = HEARTBEAT_S, poll_s: float = POLL_S) -> None:
-        raise NotImplementedError
+    def __init__(
+        self,
+        database: Database,
+        bus: Bus,
+        clock: Clock,
+        *,
+        lease_s: float = LEASE_S,
+        heartbeat_s: float = HEARTBEAT_S,
+        poll_s: float = POLL_S,
+    ) -> None:
+        self.database = database
+        self.bus = bus
+        self.clock = clock
+        self.lease_s = lease_s
+        self.heartbeat_s = heartbeat_s
+        self.poll_s = poll_s
+        self.running: dict[str, asyncio.Task[None]] = {}
+        """Handlers at work in this process, by job id."""
+        self._hints: set[asyncio.Task[None]] = set()
 
     async def submit(
         self,
@@ -134,50 +150,133 @@ class Jobs:
         While a job with the same ``key`` is queued or running no second one is made: its id is returned, and its
         priority becomes the more urgent of the two. ``subject`` is the id of what the job is about.
         """
-        raise NotImplementedError
+        now = self.clock.now_ms()
+        job_id, _ = await jobstore.submit(
+            tx,
+            now,
+            kind=kind,
+            queue=queue,
+            key=key,
+            priority=priority,
+            payload=msgspec.msgpack.encode(payload),
+            run_at_ms=now if run_at_ms is None else run_at_ms,
+            owner=owner,
+            subject=subject,
+        )
+        after_commit(tx, lambda: self._ring(queue))
+        return job_id
 
-    async def get(self, job_id: str) -> JobRow | None: ...
+    async def get(self, job_id: str) -> JobRow | None:
+        """One job; None when there is none."""
+        async with self.database.read() as connection:
+            return await jobstore.get(connection, job_id)
 
     async def find(
-        self, *, subject: str | None = None, kind: str | None = None, state: str | None = None,
-        owner: str | None = None, limit: int = 50, before_id: str | None = None,
+        self,
+        *,
+        subject: str | None = None,
+        kind: str | None = None,
+        state: str | None = None,
+        owner: str | None = None,
+        limit: int = 50,
+        before_id: str | None = None,
     ) -> list[JobRow]:
         """Newest first."""
-        raise NotImplementedError
+        async with self.database.read() as connection:
+            return await jobstore.find(
+                connection, limit=limit, before_id=before_id, subject=subject, kind=kind, state=state, owner=owner
+            )
 
     async def cancel(self, tx: Transaction, job_id: str) -> bool:
         """Cancel: a queued job is ``canceled`` at once; a running one is told (at once in this process, else by its next
         heartbeat) and its handler's task cancelled. False when it was already done, failed or canceled."""
-        raise NotImplementedError
+        ids = await jobstore.cancel(tx, self.clock.now_ms(), table.c.id == job_id)
+        self._stop_after_commit(tx, ids)
+        return bool(ids)
 
     async def cancel_subject(self, tx: Transaction, subject: str, kinds: tuple[str, ...] | None = None) -> int:
         """`cancel` for every queued or running job about ``subject``."""
-        raise NotImplementedError
+        which = table.c.subject == subject
+        if kinds is not None:
+            which &= table.c.kind.in_(kinds)
+        ids = await jobstore.cancel(tx, self.clock.now_ms(), which)
+        self._stop_after_commit(tx, ids)
+        return len(ids)
 
     async def retry(self, tx: Transaction, job_id: str) -> bool:
-        """Queue a failed or canceled job again, its failures and crashes forgotten; False in any other state."""
-        raise NotImplementedError
+        """Queue a failed or canceled job again, its failures and crashes forgotten; False in any other state, or when
+        another live job has its key."""
+        found = await jobstore.retry(tx, job_id, self.clock.now_ms())
+        if found:
+            row = await jobstore.get(tx, job_id)
+            if row is not None:
+                after_commit(tx, lambda: self._ring(row.queue))
+        return found
 
     async def promote(self, tx: Transaction, job_id: str, priority: int) -> bool:
         """Make a queued job at least that urgent; False when it is not queued."""
-        raise NotImplementedError
+        found = await jobstore.promote(tx, job_id, priority)
+        if found:
+            row = await jobstore.get(tx, job_id)
+            if row is not None:
+                after_commit(tx, lambda: self._ring(row.queue))
+        return found
 
     async def release_all(self) -> int:
-        """Give every lease back at once (no crash counted). Only for a process that holds the data directory alone, at start."""
-        raise NotImplementedError
+        """Give every lease back at once (no crash counted). Only for a process that holds the data directory alone, at
+        start."""
+        async with self.database.write() as tx:
+            return await jobstore.release_all(tx, self.clock.now_ms())
+
+    async def rescue(self) -> int:
+        """Give expired leases back; how many there were. Every runner does this a few times per lease."""
+        async with self.database.write() as tx:
+            rescued = await jobstore.rescue(tx, self.clock.now_ms())
+        for job in rescued:
+            structlog.get_logger().warning("job rescued", job=job.id, kind=job.kind, state=job.state, crashes=job.crashes)
+            self._ring(job.queue)
+        return len(rescued)
 
     async def depth(self, queue: str) -> tuple[int, float]:
         """Runnable jobs of the queue now, and the age in seconds of the oldest."""
-        raise NotImplementedError
+        async with self.database.read() as connection:
+            return await jobstore.depth(connection, queue, self.clock.now_ms())
+
+    async def delete_finished(self, before_ms: int) -> int:
+        """Forget done and canceled jobs that ended before ``before_ms``; failed ones are kept. How many there were."""
+        async with self.database.write() as tx:
+            return await jobstore.delete_finished(tx, before_ms)
 
     def runner(
-        self, queue: str, handlers: Mapping[str, Handler], *, slots: int, max_priority: int | None = None,
-        grace_s: float = 10.0, drain: Any = None,
+        self,
+        queue: str,
+        handlers: Mapping[str, Handler],
+        *,
+        slots: int,
+        max_priority: int | None = None,
+        grace_s: float = 10.0,
+        drain: asyncio.Event | None = None,
     ) -> AbstractAsyncContextManager[None]:
         """Work on the queue for as long as the block runs, ``slots`` jobs at a time.
 
         ``max_priority``: claim only jobs at least that urgent (a slot kept for what somebody waits for).
-        ``drain``: an `asyncio.Event`; once set nothing more is claimed. On leaving, running handlers get ``grace_s`` to
-        finish, then are cancelled and their jobs released (queued again, no failure counted).
+        ``drain``: once set nothing more is claimed. On leaving, running handlers get ``grace_s`` to finish, then are
+        cancelled and their jobs released (queued again, no failure counted).
         """
-        raise NotImplementedError
+        from streamgate.runtime.jobrunner import Runner
+
+        return Runner(self, queue, handlers, slots, max_priority, grace_s, drain).working()
+
+    def _ring(self, queue: str) -> None:
+        hint = asyncio.get_running_loop().create_task(self.bus.signal(Message(f"sg.jobs.{queue}", b"")))
+        self._hints.add(hint)
+        hint.add_done_callback(self._hints.discard)
+
+    def _stop_after_commit(self, tx: Transaction, ids: list[str]) -> None:
+        def stop() -> None:
+            for job_id in ids:
+                task = self.running.get(job_id)
+                if task is not None:
+                    task.cancel("canceled")
+
+        after_commit(tx, stop)

@@ -1,0 +1,129 @@
+"""The cache of one process: least recently used first out, bounded by the bytes of its values."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from streamgate.domain.clock import Clock
+from streamgate.ports.cache import Cache, Tier
+
+
+@dataclass(slots=True)
+class _Entry:
+    value: bytes
+    until: float
+    tags: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Load:
+    task: asyncio.Task[bytes]
+    tags: tuple[str, ...]
+    stale: bool = False
+
+
+class MemoryCache(Cache):
+    """``limit_bytes`` bounds the values; a value larger than a quarter of it is not kept."""
+
+    def __init__(self, limit_bytes: int, *, clock: Clock, name: str = "memory") -> None:
+        self._limit = limit_bytes
+        self._clock = clock
+        self._name = name
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._loads: dict[str, _Load] = {}
+        self._bytes = 0
+        self._hits = 0
+        self._misses = 0
+        self._evictions = 0
+
+    async def get(self, key: str) -> bytes | None:
+        entry = self._entries.get(key)
+        if entry is not None and entry.until > self._clock.monotonic():
+            self._entries.move_to_end(key)
+            self._hits += 1
+            return entry.value
+        if entry is not None:
+            self._drop(key)
+        self._misses += 1
+        return None
+
+    async def set(self, key: str, value: bytes, ttl_s: float, tags: tuple[str, ...] = ()) -> None:
+        self._drop(key)
+        if len(value) > self._limit // 4 or ttl_s <= 0:
+            return
+        self._entries[key] = _Entry(value, self._clock.monotonic() + ttl_s, tags)
+        self._bytes += len(value)
+        while self._bytes > self._limit:
+            self._drop(next(iter(self._entries)))
+            self._evictions += 1
+
+    async def delete(self, key: str) -> None:
+        self._drop(key)
+        load = self._loads.get(key)
+        if load is not None:
+            load.stale = True
+
+    async def purge(self, tags: tuple[str, ...]) -> int:
+        wanted = set(tags)
+        hit = [key for key, entry in self._entries.items() if not tags or wanted.intersection(entry.tags)]
+        for key in hit:
+            self._drop(key)
+        for load in self._loads.values():
+            if not tags or wanted.intersection(load.tags):
+                load.stale = True
+        return len(hit)
+
+    async def get_or_load(
+        self, key: str, ttl_s: float, load: Callable[[], Awaitable[bytes]], tags: tuple[str, ...] = ()
+    ) -> bytes:
+        found = await self.get(key)
+        if found is not None:
+            return found
+        running = self._loads.get(key)
+        if running is None or running.stale:
+            running = self._begin(key, ttl_s, load, tags)
+        return await asyncio.shield(running.task)
+
+    async def tiers(self) -> tuple[Tier, ...]:
+        return (
+            Tier(
+                name=self._name,
+                entries=len(self._entries),
+                bytes=self._bytes,
+                limit_bytes=self._limit,
+                hits=self._hits,
+                misses=self._misses,
+                evictions=self._evictions,
+            ),
+        )
+
+    def _begin(self, key: str, ttl_s: float, load: Callable[[], Awaitable[bytes]], tags: tuple[str, ...]) -> _Load:
+        async def run() -> bytes:
+            try:
+                value = await load()
+                if not mine.stale:
+                    await self.set(key, value, ttl_s, tags)
+                return value
+            finally:
+                if self._loads.get(key) is mine:
+                    del self._loads[key]
+
+        task = asyncio.get_running_loop().create_task(run())
+        mine = _Load(task, tags)
+        self._loads[key] = mine
+        task.add_done_callback(_retrieve)
+        return mine
+
+    def _drop(self, key: str) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._bytes -= len(entry.value)
+
+
+def _retrieve(task: asyncio.Task[bytes]) -> None:
+    """An error that nobody waits for any more is no warning at exit."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,127 @@
+"""The life of one media child: take an order, shut itself in, do it, answer, end.
+
+Runs in a process that the fork server made for one task; nothing it learns or leaks survives it.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import traceback
+from pathlib import Path
+
+import av.error
+
+from streamgate.domain.asset import FailureCode, MediaRefused
+from streamgate.media import confine, opening
+from streamgate.media.encode import encode_chunk
+from streamgate.media.plan import make_plan
+from streamgate.media.poster import make_poster
+from streamgate.media.wire import (
+    Answer,
+    Attempted,
+    Broken,
+    Confinement,
+    Encoded,
+    EncodeTask,
+    Order,
+    Picture,
+    Planned,
+    PlanTask,
+    PosterTask,
+    ProbeTask,
+    Refused,
+    receive,
+    send,
+)
+
+OUT_OF_MEMORY = "The film needs more memory to decode than one film may use. Re-encode it at a smaller size."
+
+
+def run(link: socket.socket) -> None:
+    """Serve the one order that comes over ``link``; returns when it is answered."""
+    order = receive(link, Order)
+    confined = shut_in(order.confinement, order.source.path)
+    send(link, _answer(order, link, confined))
+
+
+def shut_in(confinement: Confinement, source: str | None) -> tuple[str, ...]:
+    """Confine this process; the names of the protections that hold, as `Sandbox.protections` has them."""
+    parent = os.getppid()
+    os.nice(confinement.nice)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    # The namespace first: a process that may not be traced cannot write its own id mapping.
+    held = {
+        "network_namespace": confine.leave_network(),
+        "no_new_privs": confine.forbid_new_privileges(),
+        "landlock": confine.shut_filesystem(readable=source, writable=confinement.folder),
+        "capabilities": confine.drop_capabilities(),
+        "rlimits": confine.limit(confinement.memory, confinement.cpu_s),
+    }
+    # The kernel may forget the parent-death signal when credentials change.
+    confine.die_with_parent(parent)
+    return tuple(name for name, holds in held.items() if holds)
+
+
+def _answer(order: Order, link: socket.socket, confined: tuple[str, ...]) -> Answer:
+    try:
+        return _do(order, link, confined)
+    except MediaRefused as refused:
+        return Refused(refused.failure.code.value, refused.failure.detail)
+    except MemoryError:
+        gc.collect()
+        return Refused(FailureCode.TOO_LARGE.value, OUT_OF_MEMORY)
+    except opening.SourceLost as lost:
+        return Broken(str(lost))
+    except av.error.FFmpegError as error:
+        code, detail = opening.verdict(error)
+        return Refused(code.value, detail)
+    except OSError as error:
+        return Broken(f"{type(error).__name__}: {error.strerror}")
+    except Exception:  # noqa: BLE001  the process ends here: whatever it was must reach the server's log as a value
+        return Broken(traceback.format_exc(limit=-8))
+
+
+def _do(order: Order, link: socket.socket, confined: tuple[str, ...]) -> Answer:
+    task = order.task
+    if isinstance(task, ProbeTask):
+        return Attempted(_try_to_escape(task), confined)
+    source = opening.Source(order.source.size, order.source.path, link)
+    if isinstance(task, PlanTask):
+        return Planned(make_plan(source, task.ladder, task.limits))
+    if isinstance(task, EncodeTask):
+        return Encoded(encode_chunk(source, task, Path(order.confinement.folder or "")))
+    assert isinstance(task, PosterTask)
+    return Picture(make_poster(source, task))
+
+
+def _try_to_escape(task: ProbeTask) -> tuple[str, ...]:
+    escaped: list[str] = []
+    attempts = (("read", task.read, "rb"), ("write", task.write, "wb"))
+    for name, path, mode in attempts:
+        if path is not None:
+            try:
+                Path(path).open(mode).close()
+            except OSError:
+                continue
+            escaped.append(name)
+    if task.connect:
+        for name, kind in (("tcp", socket.SOCK_STREAM), ("udp", socket.SOCK_DGRAM)):
+            with socket.socket(socket.AF_INET, kind) as outside:
+                try:
+                    outside.connect(("127.0.0.1", 9))
+                    outside.send(b"x")
+                except ConnectionRefusedError:
+                    escaped.append(name)
+                except OSError:
+                    continue
+                else:
+                    escaped.append(name)
+    hoard = bytearray(task.allocate)
+    while task.spin:
+        hoard[:1] = b"x"
+    if task.crash:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return tuple(escaped)

@@ -1,0 +1,172 @@
+"""Opening a stranger's file with libav so that it can reach nothing else, and saying in our words what is wrong with it.
+
+By default libav would follow a playlist (HLS, DASH, ffconcat, SDP) to other local files and hosts, also when the
+playlist comes as a Python file object. Here only true containers may open, nested protocols are off, external data
+references are off, and stream counts, probing and picture sizes are bounded.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+from collections import OrderedDict
+
+import av
+import av.error
+from av.container import InputContainer
+
+from streamgate.domain.asset import FailureCode, MediaRefused
+from streamgate.media.boxes import missing_index
+from streamgate.media.wire import MAX_RANGE, Given, Want, receive, send
+
+CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,live_flv,ogg,mp3,wav,w64,aac,flac,asf,amr,amrnb,amrwb,"
+    "aiff,caf,ac3,eac3"
+)
+"""The demuxers that may run (names as libav has them)."""
+
+MAX_STREAMS = 64
+_BLOCK = 512 << 10
+_BLOCKS_KEPT = 8
+
+_SENTENCES = {
+    FailureCode.UNSUPPORTED_CONTAINER: "This is not a video file that can be read here. Use MP4, MOV, MKV or WebM.",
+    FailureCode.UNSUPPORTED_CODEC: "The film is encoded in a way that cannot be decoded here. Use H.264, HEVC, VP9 or AV1.",
+    FailureCode.MALFORMED_MEDIA: "The file is damaged: it cannot be read as a film. Export or upload it again.",
+    FailureCode.TRUNCATED_MEDIA: "The file ends too early: a part of it is missing. Upload it again.",
+    FailureCode.TOO_LARGE: "The film needs more memory to decode than one film may use. Re-encode it at a smaller size.",
+    FailureCode.ENCRYPTED_MEDIA: "The film is encrypted (DRM). Upload it without protection.",
+}
+
+
+class SourceLost(Exception):
+    """The server could not read the source; the film is not to blame."""
+
+
+def refused(code: FailureCode, detail: str | None = None) -> MediaRefused:
+    """A verdict with the sentence that belongs to its code, or another one."""
+    return MediaRefused(code, detail or _SENTENCES[code])
+
+
+def verdict(error: av.error.FFmpegError) -> tuple[FailureCode, str]:
+    """What an error of the library means for the film; never its own words."""
+    if isinstance(error, MemoryError):
+        code = FailureCode.TOO_LARGE
+    elif isinstance(error, (av.error.DecoderNotFoundError, av.error.PatchWelcomeError)):
+        code = FailureCode.UNSUPPORTED_CODEC
+    elif isinstance(error, EOFError):
+        code = FailureCode.TRUNCATED_MEDIA
+    else:
+        code = FailureCode.MALFORMED_MEDIA
+    return code, _SENTENCES[code]
+
+
+class RangeFile(io.RawIOBase):
+    """A source of which only ranges can be had: a seekable file whose bytes the server sends on request."""
+
+    def __init__(self, size: int, link: socket.socket) -> None:
+        super().__init__()
+        self.name = "source"
+        self._size = size
+        self._link = link
+        self._at = 0
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def tell(self) -> int:
+        """The offset of the next byte."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move, as files do."""
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        if start + offset < 0:
+            raise OSError("before the beginning")
+        self._at = start + offset
+        return self._at
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most ``size`` bytes, fewer at the end of a block; b"" at the end of the source."""
+        if self._at >= self._size or size == 0:
+            return b""
+        index, inside = divmod(self._at, _BLOCK)
+        block = self._block(index)
+        piece = block[inside:] if size < 0 else block[inside : inside + size]
+        self._at += len(piece)
+        return piece
+
+    def _block(self, index: int) -> bytes:
+        block = self._blocks.get(index)
+        if block is None:
+            offset = index * _BLOCK
+            block = self.range(offset, min(_BLOCK, self._size - offset))
+            self._blocks[index] = block
+            if len(self._blocks) > _BLOCKS_KEPT:
+                self._blocks.popitem(last=False)
+        else:
+            self._blocks.move_to_end(index)
+        return block
+
+    def range(self, offset: int, length: int) -> bytes:
+        """Exactly those bytes; `SourceLost` when the server cannot give them."""
+        pieces = bytearray()
+        while length > 0:
+            step = min(length, MAX_RANGE)
+            send(self._link, Want(offset, step))
+            data = receive(self._link, Given).data
+            if data is None or not 0 < len(data) <= step:
+                raise SourceLost("The bytes of the source could not be read.")
+            pieces += data
+            offset, length = offset + len(data), length - len(data)
+        return bytes(pieces)
+
+
+class Source:
+    """The film of this child: opened as often as needed, by path or by ranges."""
+
+    def __init__(self, size: int, path: str | None, link: socket.socket) -> None:
+        self.size = size
+        self._path = path
+        self._link = link
+
+    def raw(self) -> io.RawIOBase:
+        """The bytes themselves."""
+        if self._path is not None:
+            return open(self._path, "rb", buffering=0)  # noqa: SIM115, PTH123  the caller closes it
+        return RangeFile(self.size, self._link)
+
+    def open(self, max_pixels: int) -> InputContainer:
+        """The container, opened under every restriction. Raises `MediaRefused`."""
+        restrictions = {
+            "format_whitelist": CONTAINERS,
+            "protocol_whitelist": "file" if self._path is not None else "none",
+            "enable_drefs": "0",
+            "max_streams": str(MAX_STREAMS),
+            "probesize": str(8 << 20),
+            "analyzeduration": "10000000",
+        }
+        target = f"file:{self._path}" if self._path is not None else RangeFile(self.size, self._link)
+        try:
+            return av.open(
+                target, "r", options={"max_pixels": str(max_pixels)}, container_options=restrictions, buffer_size=256 << 10
+            )
+        except MemoryError:
+            raise
+        except (av.error.FFmpegError, UnicodeError) as error:
+            raise self._why(error) from None
+
+    def _why(self, error: Exception) -> MediaRefused:
+        with self.raw() as raw:
+            truncated = missing_index(raw, self.size)
+        if truncated:
+            return refused(FailureCode.TRUNCATED_MEDIA)
+        if truncated is False or isinstance(error, EOFError):
+            return refused(FailureCode.MALFORMED_MEDIA)
+        return refused(FailureCode.UNSUPPORTED_CONTAINER)

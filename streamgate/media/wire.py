@@ -1,0 +1,177 @@
+"""What passes between the server, its fork server and the media children: length-prefixed msgpack, typed both ways.
+
+A child's answer is hostile input (its bytes come out of a process that parsed a stranger's file): the server decodes
+it into exactly these types, refuses frames above `MAX_FRAME`, and believes nothing else.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import TypeVar
+
+import msgspec
+
+from streamgate.media.model import EncodedChunk, LadderSettings, Limits, MediaPlan, PlannedRendition
+
+MAX_FRAME = 64 << 20
+"""No message is longer (a plan of a twelve-hour film is under 4 MB)."""
+
+MAX_RANGE = 4 << 20
+"""The longest byte range that a child asks for at once."""
+
+_LENGTH = struct.Struct("!I")
+
+
+class SourceLocation(msgspec.Struct, frozen=True, tag=True):
+    """Where a child finds its source: a local file by path, or None for byte ranges asked over the socket."""
+
+    size: int
+    path: str | None
+
+
+class Confinement(msgspec.Struct, frozen=True, kw_only=True):
+    """How tightly a child binds itself. ``memory`` bytes of address space, ``cpu_s`` seconds of processor time."""
+
+    memory: int
+    cpu_s: int
+    nice: int = 0
+    folder: str | None = None
+
+
+class PlanTask(msgspec.Struct, frozen=True, tag=True):
+    """Probe the source and plan it."""
+
+    ladder: LadderSettings
+    limits: Limits
+
+
+class EncodeTask(msgspec.Struct, frozen=True, tag=True):
+    """Encode segments ``first`` to ``end`` (exclusive) of these renditions into the folder of the confinement."""
+
+    recipe: bytes
+    renditions: tuple[PlannedRendition, ...]
+    first: int
+    end: int
+
+
+class PosterTask(msgspec.Struct, frozen=True, tag=True):
+    """One picture of the film, at ``at_s`` or where it fits."""
+
+    recipe: bytes
+    at_s: float | None
+    width: int
+    duration: float
+
+
+class ProbeTask(msgspec.Struct, frozen=True, tag=True):
+    """Try to leave the cage: read a file, write a file, open sockets, use memory or time. Shows what confinement holds."""
+
+    read: str | None = None
+    write: str | None = None
+    connect: bool = False
+    allocate: int = 0
+    spin: bool = False
+    crash: bool = False
+
+
+Task = PlanTask | EncodeTask | PosterTask | ProbeTask
+
+
+class Order(msgspec.Struct, frozen=True):
+    """The first message to a child: what to do, on what, and how to confine itself before."""
+
+    task: Task
+    source: SourceLocation
+    confinement: Confinement
+
+
+class Want(msgspec.Struct, frozen=True, tag=True):
+    """A child asks for bytes of its source."""
+
+    offset: int
+    length: int
+
+
+class Given(msgspec.Struct, frozen=True, tag=True):
+    """The answer to `Want`; ``data`` None when the source could not be read."""
+
+    data: bytes | None
+
+
+class Planned(msgspec.Struct, frozen=True, tag=True):
+    """A finished plan."""
+
+    plan: MediaPlan
+
+
+class Encoded(msgspec.Struct, frozen=True, tag=True):
+    """A finished chunk."""
+
+    chunk: EncodedChunk
+
+
+class Picture(msgspec.Struct, frozen=True, tag=True):
+    """A finished JPEG; empty when the film has none to show."""
+
+    jpeg: bytes
+
+
+class Attempted(msgspec.Struct, frozen=True, tag=True):
+    """What a `ProbeTask` could do although it should not."""
+
+    escaped: tuple[str, ...]
+    confined: tuple[str, ...]
+
+
+class Refused(msgspec.Struct, frozen=True, tag=True):
+    """The film is the reason: a code of the closed list (checked by the receiver) and a sentence."""
+
+    code: str
+    detail: str
+
+
+class Broken(msgspec.Struct, frozen=True, tag=True):
+    """Something other than the film is the reason (disk full, source unreadable, a defect); ``detail`` is for the log."""
+
+    detail: str
+
+
+Answer = Want | Planned | Encoded | Picture | Attempted | Refused | Broken
+
+T = TypeVar("T")
+
+
+def pack(message: msgspec.Struct) -> bytes:
+    """The message with its length before it."""
+    body = msgspec.msgpack.encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+def frame_length(header: bytes) -> int:
+    """The length that a four-byte header announces; `ValueError` above `MAX_FRAME`."""
+    (length,) = _LENGTH.unpack(header)
+    if length > MAX_FRAME:
+        raise ValueError(f"a frame of {length} bytes is longer than allowed")
+    return int(length)
+
+
+def send(link: socket.socket, message: msgspec.Struct) -> None:
+    """Send one message, blocking."""
+    link.sendall(pack(message))
+
+
+def receive(link: socket.socket, kind: type[T]) -> T:
+    """Receive one message of a type, blocking; `EOFError` when the other side is gone."""
+    return msgspec.msgpack.decode(_exactly(link, frame_length(_exactly(link, _LENGTH.size))), type=kind)
+
+
+def _exactly(link: socket.socket, length: int) -> bytes:
+    data = bytearray(length)
+    view = memoryview(data)
+    while view:
+        count = link.recv_into(view)
+        if not count:
+            raise EOFError
+        view = view[count:]
+    return bytes(data)

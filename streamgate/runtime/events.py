@@ -1,0 +1,47 @@
+"""Connecting what plugins listen to with the bus, and sending signals."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import msgspec
+import structlog
+
+from streamgate.contracts.declare import is_fact, subject_of
+from streamgate.ports.bus import Bus, Message, Receiver
+
+Listener = Callable[[Any], Awaitable[None]]
+
+
+@asynccontextmanager
+async def wire(bus: Bus, consumer: str, listens: Mapping[type, Listener]) -> AsyncIterator[None]:
+    """Deliver each fact and signal class of ``listens`` to its receiver, as a value, for as long as the block runs."""
+    async with AsyncExitStack() as stack:
+        for kind, listener in listens.items():
+            receiver = _decoding(kind, listener)
+            subject = f"sg.{subject_of(kind)}"
+            connected = (
+                await bus.consume(consumer, subject_of(kind), receiver)
+                if is_fact(kind)
+                else await bus.listen(subject, receiver)
+            )
+            await stack.enter_async_context(connected)
+        yield
+
+
+async def send_signal(bus: Bus, signal: msgspec.Struct) -> None:
+    """Send a signal (a Struct marked with `contracts.declare.signal`)."""
+    await bus.signal(Message(f"sg.{subject_of(signal)}", msgspec.msgpack.encode(signal)))
+
+
+def _decoding(kind: type, listener: Listener) -> Receiver:
+    decode = msgspec.msgpack.Decoder(kind).decode
+
+    async def receive(message: Message) -> None:
+        request_id = message.headers.get("request_id")
+        with structlog.contextvars.bound_contextvars(**({"request_id": request_id} if request_id else {})):
+            await listener(decode(message.payload))
+
+    return receive

@@ -1,0 +1,326 @@
+"""The job table: every statement that changes a job, each one atomic, each later write fenced by the lease token.
+
+Nothing here waits or runs anything; `runtime.jobs` does. Times come from the caller, so that one clock rules.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, case, delete, func, insert, or_, select, update
+from sqlalchemy.engine import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from streamgate.domain.identity import Prefix, new_id
+from streamgate.runtime.database import Transaction
+from streamgate.runtime.tables import jobs
+
+MAX_FAILURES = 5
+"""Reported errors that a job may have; the next one makes it ``failed``."""
+
+MAX_CRASHES = 50
+"""Expired leases that a job may have; the next one makes it ``failed``."""
+
+KEPT_ERRORS = 10
+FIRST_BACKOFF_S = 2.0
+LONGEST_BACKOFF_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A job as stored. States: queued, running, done, failed, canceled. Lower ``priority`` runs first."""
+
+    id: str
+    kind: str
+    queue: str
+    key: str | None
+    state: str
+    priority: int
+    payload: bytes
+    attempt: int
+    failures: int
+    crashes: int
+    progress: float
+    subject: str | None
+    owner: str | None
+    cancel_requested: bool
+    errors: list[dict[str, Any]]
+    created_ms: int
+    run_at_ms: int
+    started_ms: int | None
+    finished_ms: int | None
+    lease_token: str | None
+    lease_until_ms: int | None
+    worker: str | None
+
+
+def _job(row: Row[Any]) -> JobRow:
+    values = dict(row._mapping)
+    values["errors"] = json.loads(values["errors"])
+    values["cancel_requested"] = bool(values["cancel_requested"])
+    return JobRow(**values)
+
+
+def _ours(job_id: str, token: str) -> ColumnElement[bool]:
+    """The job, still running under this lease."""
+    return and_(jobs.c.id == job_id, jobs.c.lease_token == token, jobs.c.state == "running")
+
+
+_RELEASED: dict[str, Any] = {"lease_token": None, "lease_until_ms": None, "worker": None}
+
+
+async def submit(tx: Transaction, now_ms: int, **values: Any) -> tuple[str, bool]:
+    """Insert a job, or make the live one with its key as urgent; its id, and whether it is new."""
+    key = values["key"]
+    if key is not None:
+        found = (
+            await tx.execute(select(jobs.c.id).where(jobs.c.key == key, jobs.c.state.in_(("queued", "running"))))
+        ).scalar()
+        if found is not None:
+            await tx.execute(
+                update(jobs)
+                .where(jobs.c.id == found, jobs.c.priority > values["priority"])
+                .values(priority=values["priority"])
+            )
+            return str(found), False
+    job_id = new_id(Prefix.JOB)
+    await tx.execute(insert(jobs).values(id=job_id, state="queued", created_ms=now_ms, **values))
+    return job_id, True
+
+
+async def claim(
+    tx: Transaction, now_ms: int, lease_ms: int, *, queue: str, kinds: tuple[str, ...], worker: str, max_priority: int | None = None
+) -> JobRow | None:
+    """Take the most urgent runnable job: it is running under a new lease, its attempt raised. None when there is none."""
+    runnable = [jobs.c.queue == queue, jobs.c.state == "queued", jobs.c.run_at_ms <= now_ms, jobs.c.kind.in_(kinds)]
+    if max_priority is not None:
+        runnable.append(jobs.c.priority <= max_priority)
+    first: Select[Any] = (
+        select(jobs.c.id).where(*runnable).order_by(jobs.c.priority, jobs.c.run_at_ms, jobs.c.id).limit(1)
+    )
+    if tx.dialect.name == "postgresql":
+        first = first.with_for_update(skip_locked=True)
+    row = (
+        await tx.execute(
+            update(jobs)
+            .where(jobs.c.id.in_(first.scalar_subquery()))
+            .values(
+                state="running",
+                attempt=jobs.c.attempt + 1,
+                lease_token=secrets.token_hex(16),
+                lease_until_ms=now_ms + lease_ms,
+                worker=worker,
+                started_ms=func.coalesce(jobs.c.started_ms, now_ms),
+            )
+            .returning(jobs)
+        )
+    ).first()
+    return None if row is None else _job(row)
+
+
+async def heartbeat(tx: Transaction, job_id: str, token: str, lease_until_ms: int) -> bool:
+    """Renew a lease; False when it is lost or the job is to be canceled: stop now."""
+    done = await tx.execute(
+        update(jobs)
+        .where(_ours(job_id, token), jobs.c.cancel_requested.is_(False))
+        .values(lease_until_ms=lease_until_ms)
+    )
+    return done.rowcount == 1
+
+
+async def progress(tx: Transaction, job_id: str, token: str, fraction: float) -> bool:
+    """Store progress; False when the lease is lost."""
+    done = await tx.execute(update(jobs).where(_ours(job_id, token)).values(progress=min(1.0, max(0.0, fraction))))
+    return done.rowcount == 1
+
+
+async def held(tx: Transaction, job_id: str, token: str) -> bool:
+    """Whether the lease is ours, holding the row to it until the transaction ends."""
+    done = await tx.execute(update(jobs).where(_ours(job_id, token)).values(lease_token=token))
+    return done.rowcount == 1
+
+
+async def complete(tx: Transaction, job_id: str, token: str, now_ms: int) -> bool:
+    """Running → done; False when the lease is lost."""
+    done = await tx.execute(
+        update(jobs).where(_ours(job_id, token)).values(state="done", progress=1.0, finished_ms=now_ms, **_RELEASED)
+    )
+    return done.rowcount == 1
+
+
+async def release(tx: Transaction, job_id: str, token: str, run_at_ms: int) -> bool:
+    """Running → queued, nothing counted: the process stops, or the handler asked to come again later."""
+    done = await tx.execute(
+        update(jobs).where(_ours(job_id, token)).values(state="queued", run_at_ms=run_at_ms, **_RELEASED)
+    )
+    return done.rowcount == 1
+
+
+async def fail(
+    tx: Transaction, job: JobRow, now_ms: int, *, code: str, detail: str, permanent: bool, backoff_s: float
+) -> str | None:
+    """A reported error: queued again after ``backoff_s``, or ``failed`` for good. The new state; None when the lease is lost."""
+    if job.lease_token is None:
+        return None
+    row = (await tx.execute(select(jobs).where(_ours(job.id, job.lease_token)))).first()
+    if row is None:
+        return None
+    now = _job(row)
+    over = permanent or now.failures + 1 > MAX_FAILURES
+    errors = [*now.errors, {"code": code, "detail": detail[:500], "at_ms": now_ms, "attempt": now.attempt}]
+    state = "failed" if over else "queued"
+    await tx.execute(
+        update(jobs)
+        .where(_ours(job.id, job.lease_token))
+        .values(
+            state=state,
+            failures=now.failures + 1,
+            errors=json.dumps(errors[-KEPT_ERRORS:]),
+            run_at_ms=now_ms + int(backoff_s * 1000),
+            finished_ms=now_ms if over else None,
+            **_RELEASED,
+        )
+    )
+    return state
+
+
+async def end_canceled(tx: Transaction, job_id: str, token: str, now_ms: int) -> bool:
+    """Running and asked to cancel → canceled; False when it was not asked or the lease is lost."""
+    done = await tx.execute(
+        update(jobs)
+        .where(_ours(job_id, token), jobs.c.cancel_requested.is_(True))
+        .values(state="canceled", finished_ms=now_ms, **_RELEASED)
+    )
+    return done.rowcount == 1
+
+
+async def rescue(tx: Transaction, now_ms: int) -> list[JobRow]:
+    """Give expired leases back: queued with one more crash, canceled when that was asked, failed after too many."""
+    expired = and_(jobs.c.state == "running", jobs.c.lease_until_ms < now_ms)
+    state = case(
+        (jobs.c.cancel_requested.is_(True), "canceled"), (jobs.c.crashes + 1 > MAX_CRASHES, "failed"), else_="queued"
+    )
+    ended = or_(jobs.c.cancel_requested.is_(True), jobs.c.crashes + 1 > MAX_CRASHES)
+    rows = await tx.execute(
+        update(jobs)
+        .where(expired)
+        .values(
+            state=state,
+            crashes=jobs.c.crashes + 1,
+            run_at_ms=now_ms,
+            finished_ms=case((ended, now_ms), else_=None),
+            **_RELEASED,
+        )
+        .returning(jobs)
+    )
+    return [_job(row) for row in rows]
+
+
+async def release_all(tx: Transaction, now_ms: int) -> int:
+    """Give every lease back at once; canceled where that was asked."""
+    done = await tx.execute(
+        update(jobs)
+        .where(jobs.c.state == "running")
+        .values(
+            state=case((jobs.c.cancel_requested.is_(True), "canceled"), else_="queued"),
+            finished_ms=case((jobs.c.cancel_requested.is_(True), now_ms), else_=None),
+            run_at_ms=now_ms,
+            **_RELEASED,
+        )
+    )
+    return int(done.rowcount)
+
+
+async def cancel(tx: Transaction, now_ms: int, which: ColumnElement[bool]) -> list[str]:
+    """Queued → canceled; running → asked to cancel. The ids of both."""
+    ended = await tx.execute(
+        update(jobs)
+        .where(which, jobs.c.state == "queued")
+        .values(state="canceled", finished_ms=now_ms, cancel_requested=True)
+        .returning(jobs.c.id)
+    )
+    asked = await tx.execute(
+        update(jobs).where(which, jobs.c.state == "running").values(cancel_requested=True).returning(jobs.c.id)
+    )
+    return [row[0] for row in ended] + [row[0] for row in asked]
+
+
+async def retry(tx: Transaction, job_id: str, now_ms: int) -> bool:
+    """Failed or canceled → queued, its past forgotten, unless a live job has its key by now."""
+    row = (await tx.execute(select(jobs).where(jobs.c.id == job_id))).first()
+    if row is None or row.state not in {"failed", "canceled"}:
+        return False
+    if row.key is not None:
+        other = select(jobs.c.id).where(jobs.c.key == row.key, jobs.c.state.in_(("queued", "running")))
+        if (await tx.execute(other)).first() is not None:
+            return False
+    await tx.execute(
+        update(jobs)
+        .where(jobs.c.id == job_id)
+        .values(
+            state="queued",
+            failures=0,
+            crashes=0,
+            progress=0.0,
+            cancel_requested=False,
+            run_at_ms=now_ms,
+            started_ms=None,
+            finished_ms=None,
+            errors="[]",
+        )
+    )
+    return True
+
+
+async def promote(tx: Transaction, job_id: str, priority: int) -> bool:
+    """Make a queued job at least that urgent and runnable now; False when it is not queued."""
+    done = await tx.execute(
+        update(jobs)
+        .where(jobs.c.id == job_id, jobs.c.state == "queued")
+        .values(priority=case((jobs.c.priority > priority, priority), else_=jobs.c.priority))
+    )
+    return done.rowcount == 1
+
+
+async def get(connection: AsyncConnection, job_id: str) -> JobRow | None:
+    """One job."""
+    row = (await connection.execute(select(jobs).where(jobs.c.id == job_id))).first()
+    return None if row is None else _job(row)
+
+
+async def find(connection: AsyncConnection, *, limit: int, before_id: str | None, **equal: str | None) -> list[JobRow]:
+    """Newest first; ``equal``: column → value, None for any."""
+    query = select(jobs).order_by(jobs.c.id.desc()).limit(limit)
+    for name, value in equal.items():
+        if value is not None:
+            query = query.where(jobs.c[name] == value)
+    if before_id is not None:
+        query = query.where(jobs.c.id < before_id)
+    return [_job(row) for row in await connection.execute(query)]
+
+
+async def depth(connection: AsyncConnection, queue: str, now_ms: int) -> tuple[int, float]:
+    """Runnable jobs, and the age in seconds of the oldest."""
+    runnable = (jobs.c.queue == queue, jobs.c.state == "queued", jobs.c.run_at_ms <= now_ms)
+    row = (await connection.execute(select(func.count(), func.min(jobs.c.run_at_ms)).where(*runnable))).one()
+    return int(row[0]), 0.0 if row[1] is None else max(0.0, (now_ms - row[1]) / 1000)
+
+
+async def next_due(connection: AsyncConnection, queue: str) -> int | None:
+    """When the next queued job of the queue may run, in ms since the epoch; None when there is none."""
+    found = await connection.execute(
+        select(func.min(jobs.c.run_at_ms)).where(jobs.c.queue == queue, jobs.c.state == "queued")
+    )
+    value: int | None = found.scalar()
+    return value
+
+
+async def delete_finished(tx: Transaction, before_ms: int) -> int:
+    """Forget done and canceled jobs that ended before ``before_ms``; failed ones are kept."""
+    done = await tx.execute(
+        delete(jobs).where(jobs.c.state.in_(("done", "canceled")), jobs.c.finished_ms < before_ms)
+    )
+    return int(done.rowcount)
