@@ -57,6 +57,16 @@ class SegmentObject(msgspec.Struct, frozen=True):
     length: int
 
 
+class PosterPayload(msgspec.Struct, frozen=True, kw_only=True):
+    """Payload of the job ``transcoder.poster`` (queue ``transcode``): make the film's poster from second ``at_s`` of it.
+
+    ``at_s`` None: a fitting one. The job's key is ``poster:<asset_id>``, so that only the last wish that waits counts.
+    """
+
+    asset_id: str
+    at_s: float | None = None
+
+
 @fact("transcoder.media_replaced")
 class MediaReplaced(msgspec.Struct, frozen=True, kw_only=True):
     """A film was planned anew or its segments were dropped: cached answers about it are stale."""

@@ -13,6 +13,8 @@ import time
 
 import msgspec
 
+from streamgate.domain.errors import Forbidden, Unauthenticated
+
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUES = {character: value for value, character in enumerate(_ALPHABET)}
 _ID = re.compile(r"[a-z]{3}_[0-9a-hjkmnp-tv-z]{20}\Z")
@@ -95,6 +97,14 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     session_id: str | None = None
     key_id: str | None = None
     scopes: tuple[str, ...] = ()
+
+    def require(self, role: Role) -> None:
+        """Return when the caller's role is at least ``role``; else `Unauthenticated` for nobody, `Forbidden` for somebody."""
+        if self.role >= role:
+            return
+        if self.role is Role.ANONYMOUS:
+            raise Unauthenticated("Sign in first, or send an API key: Authorization: Bearer ….")
+        raise Forbidden(f"This needs the role {role.name.lower()}; yours is {self.role.name.lower()}.")
 
     def owns(self, owner: str) -> bool:
         """Whether the caller is ``owner`` or an administrator."""

@@ -137,10 +137,7 @@ def _build(routes: Sequence[Any], authenticator: Authenticates, schema: OpenAPIC
             connection.state.caller = ANONYMOUS
             return
         caller = await authenticator.caller(connection.headers.get("authorization"))
-        if caller.role < required:
-            if caller.role is Role.ANONYMOUS:
-                raise Unauthenticated("Sign in first, or send an API key: Authorization: Bearer ….")
-            raise Forbidden(f"This needs the role {required.name.lower()}; yours is {caller.role.name.lower()}.")
+        caller.require(required)
         connection.state.caller = caller
 
     try:
