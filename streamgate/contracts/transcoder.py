@@ -60,11 +60,13 @@ class SegmentObject(msgspec.Struct, frozen=True):
 class PosterPayload(msgspec.Struct, frozen=True, kw_only=True):
     """Payload of the job ``transcoder.poster`` (queue ``transcode``): make the film's poster from second ``at_s`` of it.
 
-    ``at_s`` None: a fitting one. The job's key is ``poster:<asset_id>``, so that only the last wish that waits counts.
+    ``at_s`` None: a fitting one. ``wish`` (ms since the epoch) orders wishes: a poster made for an older one than is
+    stored is thrown away.
     """
 
     asset_id: str
     at_s: float | None = None
+    wish: int = 0
 
 
 @fact("transcoder.media_replaced")
