@@ -97,6 +97,10 @@ class Transcoding(Protocol):
         """
         ...
 
+    async def lost(self, asset_id: str, rendition: str, number: int, key: str) -> None:
+        """The object that `ensure` named is not in storage any more: the next `ensure` makes the segment again. Idempotent."""
+        ...
+
     @user(Role.CREATOR)
     async def retry(self, caller: Caller, asset_id: str) -> None:
         """Start again what failed or was canceled, from the source; keeps what is already encoded where it still fits.

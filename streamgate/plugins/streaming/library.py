@@ -1,0 +1,189 @@
+"""What is served of a film: playlists written from its timeline, and objects from storage or made now."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from streamgate.contracts.cache import Purge
+from streamgate.contracts.metadata import AssetDeleted, Catalog
+from streamgate.contracts.transcoder import MediaReplaced, Presentation, RenditionPlan, SegmentObject, Transcoding
+from streamgate.domain import deadline
+from streamgate.domain.clock import Clock
+from streamgate.domain.errors import NotFound, Unavailable
+from streamgate.packaging import hls
+from streamgate.ports.cache import Cache
+from streamgate.ports.storage import BlobStore
+
+PRESENTATION_AGE_S = 60.0
+HOT_S = 3600.0
+MAX_PRESENTATIONS = 64
+MAX_OBJECTS = 20_000
+
+PLAYLIST = "application/vnd.apple.mpegurl"
+SEGMENT = "video/iso.segment"
+VIDEO = "video/mp4"
+AUDIO = "audio/mp4"
+JPEG = "image/jpeg"
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """Bytes to answer with. ``etag`` with its quotes; ``immutable``: the address always means these bytes."""
+
+    data: bytes
+    media_type: str
+    etag: str
+    immutable: bool
+
+
+@dataclass(slots=True)
+class _Known:
+    presentation: Presentation
+    until: float
+    playlists: dict[str, Body]
+
+
+class Library:
+    """Answers for what stands under a film's media address. ``segment_wait_s``: how long a missing segment is waited for."""
+
+    def __init__(
+        self,
+        *,
+        transcoding: Transcoding,
+        catalog: Catalog,
+        blobs: BlobStore,
+        cache: Cache,
+        clock: Clock,
+        segment_wait_s: float,
+    ) -> None:
+        self._transcoding = transcoding
+        self._catalog = catalog
+        self._blobs = blobs
+        self._cache = cache
+        self._clock = clock
+        self._segment_wait_s = segment_wait_s
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._objects: OrderedDict[tuple[str, str, int], SegmentObject] = OrderedDict()
+
+    async def master(self, asset_id: str) -> Body:
+        """The multivariant playlist; `NotFound` for a film that is not planned."""
+        known = await self._presentation(asset_id)
+        return _playlist(known, "master", lambda: hls.master_playlist(known.presentation))
+
+    async def playlist(self, asset_id: str, rendition: str) -> Body:
+        """A rendition's media playlist, complete from the start."""
+        known = await self._presentation(asset_id)
+        plan = _rendition(known, rendition)
+        return _playlist(known, rendition, lambda: hls.media_playlist(plan))
+
+    async def init(self, asset_id: str, rendition: str) -> Body:
+        """A rendition's init segment."""
+        plan = _rendition(await self._presentation(asset_id), rendition)
+        data = await self._hot(plan.init_key, asset_id, lambda: self._blobs.read(plan.init_key))
+        return Body(data, VIDEO if plan.kind == "video" else AUDIO, _etag(plan.init_key), immutable=True)
+
+    async def segment(self, asset_id: str, rendition: str, number: int) -> Body:
+        """A segment, from memory, from storage, or made now.
+
+        Raises `DeadlineExceeded` when it takes too long to make (the work goes on), `NotFound` outside the plan.
+        """
+        known = await self._presentation(asset_id)
+        plan = _rendition(known, rendition)
+        if not 0 <= number < len(plan.boundaries) - 1:
+            raise NotFound("The film has no such segment.")
+        mark = (known.presentation.plan_id, rendition, number)
+        key = f"segment:{known.presentation.plan_id}:{rendition}:{number}"
+        data = await self._hot(key, asset_id, lambda: self._load(asset_id, mark))
+        return Body(data, SEGMENT, _etag(f"{key}:{len(data)}"), immutable=True)
+
+    async def poster(self, asset_id: str) -> Body:
+        """The film's poster."""
+        key = (await self._catalog.access(asset_id)).poster_key
+        if key is None:
+            raise NotFound("This film has no poster yet.")
+        data = await self._hot(key, asset_id, lambda: self._blobs.read(key))
+        return Body(data, JPEG, _etag(key), immutable=False)
+
+    async def media_replaced(self, fact: MediaReplaced) -> None:
+        """Listens: the film was planned anew."""
+        await self._drop(fact.asset_id)
+
+    async def asset_deleted(self, fact: AssetDeleted) -> None:
+        """Listens: the film is gone."""
+        await self._drop(fact.asset_id)
+
+    async def purged(self, signal: Purge) -> None:
+        """Listens: an administrator threw cached answers away."""
+        for asset_id in list(self._known):
+            if not signal.tags or f"asset:{asset_id}" in signal.tags:
+                del self._known[asset_id]
+
+    async def _drop(self, asset_id: str) -> None:
+        self._known.pop(asset_id, None)
+        await self._cache.purge((f"asset:{asset_id}",))
+
+    async def _presentation(self, asset_id: str) -> _Known:
+        known = self._known.get(asset_id)
+        if known is not None and known.until > self._clock.monotonic():
+            self._known.move_to_end(asset_id)
+            return known
+        presentation = await self._transcoding.presentation(asset_id)
+        fresh = _Known(presentation, self._clock.monotonic() + PRESENTATION_AGE_S, {})
+        if known is not None and known.presentation == presentation:
+            fresh.playlists = known.playlists
+        _keep(self._known, asset_id, fresh, MAX_PRESENTATIONS)
+        return fresh
+
+    async def _hot(self, key: str, asset_id: str, load: Callable[[], Awaitable[bytes]]) -> bytes:
+        return await self._cache.get_or_load(key, HOT_S, load, tags=(f"asset:{asset_id}",))
+
+    async def _load(self, asset_id: str, mark: tuple[str, str, int]) -> bytes:
+        _, rendition, number = mark
+        async with deadline.within(self._segment_wait_s):
+            for _ in range(2):
+                found = self._objects.get(mark) or await self._transcoding.ensure(asset_id, rendition, number)
+                _keep(self._objects, mark, found, MAX_OBJECTS)
+                try:
+                    data = await self._blobs.read(found.key)
+                except NotFound:
+                    data = b""
+                if len(data) == found.length:
+                    return data
+                # The object is gone or damaged: storage is a cache of what the encoder makes, so it is made again.
+                del self._objects[mark]
+                await self._transcoding.lost(asset_id, rendition, number, found.key)
+        raise Unavailable("The segment could not be read. Try again.", retry_after=2)
+
+
+def _rendition(known: _Known, name: str) -> RenditionPlan:
+    for rendition in known.presentation.renditions:
+        if rendition.name == name:
+            return rendition
+    raise NotFound("The film has no such rendition.")
+
+
+def _playlist(known: _Known, name: str, write: Callable[[], str]) -> Body:
+    body = known.playlists.get(name)
+    if body is None:
+        text = write().encode()
+        body = Body(text, PLAYLIST, _etag(text.decode()), immutable=False)
+        known.playlists[name] = body
+    return body
+
+
+def _etag(text: str) -> str:
+    return f'"{hashlib.sha256(text.encode()).hexdigest()[:24]}"'
+
+
+def _keep(kept: OrderedDict[K, V], key: K, value: V, limit: int) -> None:
+    kept[key] = value
+    kept.move_to_end(key)
+    if len(kept) > limit:
+        kept.popitem(last=False)

@@ -1,0 +1,153 @@
+"""The media address: a raw ASGI app under ``/p/``. Token, gate, bytes: nothing else stands between a request and a segment.
+
+``/p/{token}/{asset_id}/master.m3u8`` · ``{rendition}/playlist.m3u8`` · ``{rendition}/init.mp4`` · ``{rendition}/{n}.m4s`` ·
+``poster.jpg``. A malformed, forged or foreign token is 404, an ended or expired session 403. Range requests are RFC 9110
+section 14 (one range; several are answered with the whole), validators section 13.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from streamgate.domain.clock import Clock
+from streamgate.domain.errors import MethodNotAllowed, NotFound, SessionExpired, StreamGateError
+from streamgate.plugins.streaming.gate import Gate
+from streamgate.plugins.streaming.library import Body, Library
+from streamgate.plugins.streaming.tokens import PlaybackTokens
+from streamgate.runtime.problems import send_problem
+
+_PATH = re.compile(r"/p/([A-Za-z0-9_-]{62})/(ast_[0-9a-z]{20})/([A-Za-z0-9._/-]{1,64})\Z")
+_IN_RENDITION = re.compile(r"([a-z0-9-]{1,32})/(?:(playlist)\.m3u8|(init)\.mp4|(0|[1-9][0-9]{0,6})\.m4s)\Z")
+_RANGE = re.compile(r"bytes=(\d{0,15})-(\d{0,15})\Z")
+
+_COMMON = [
+    (b"access-control-allow-origin", b"*"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"cross-origin"),
+]
+_EXPOSED = (b"access-control-expose-headers", b"Content-Length, Content-Range, ETag, Retry-After, X-Request-Id")
+_PREFLIGHT = [
+    *_COMMON,
+    (b"access-control-allow-methods", b"GET, HEAD, OPTIONS"),
+    (b"access-control-allow-headers", b"Range, If-None-Match, If-Range"),
+    (b"access-control-max-age", b"86400"),
+    (b"content-length", b"0"),
+]
+
+
+class MediaApp:
+    """Serves what a playback token opens."""
+
+    def __init__(self, *, tokens: PlaybackTokens, gate: Gate, library: Library, clock: Clock) -> None:
+        self._tokens = tokens
+        self._gate = gate
+        self._library = library
+        self._clock = clock
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        scope["path_template"] = "/p/{token}"
+        try:
+            if scope["method"] == "OPTIONS":
+                await send({"type": "http.response.start", "status": 204, "headers": _PREFLIGHT})
+                await send({"type": "http.response.body", "body": b""})
+                return
+            if scope["method"] not in {"GET", "HEAD"}:
+                raise MethodNotAllowed("Media addresses take GET and HEAD.")
+            await self._answer(scope, send)
+        except StreamGateError as error:
+            more = [*_COMMON, _EXPOSED]
+            if isinstance(error, MethodNotAllowed):
+                more.append((b"allow", b"GET, HEAD, OPTIONS"))
+            await send_problem(scope, send, error, more)
+
+    async def _answer(self, scope: Any, send: Any) -> None:
+        match = _PATH.match(scope["path"])
+        claims = self._tokens.open(match[1]) if match else None
+        if match is None or claims is None or claims.asset_id != match[2]:
+            raise NotFound("There is nothing at this address.")
+        if claims.expires_s * 1000 <= self._clock.now_ms():
+            raise SessionExpired("This playback address has reached its end. Start playback again.")
+        await self._gate.admit(claims.session_id, claims.asset_id)
+        template, fetch = self._what(claims.asset_id, match[3])
+        scope["path_template"] = template
+        body = await fetch()
+        # Fetching may have taken seconds: the right to watch is asked for again just before the first byte.
+        await self._gate.admit(claims.session_id, claims.asset_id)
+        await respond(scope, send, body)
+
+    def _what(self, asset_id: str, rest: str) -> tuple[str, Callable[[], Awaitable[Body]]]:
+        """The route's template, and the way to its bytes."""
+        library = self._library
+        if rest == "master.m3u8":
+            return "/p/{token}/{asset_id}/master.m3u8", lambda: library.master(asset_id)
+        if rest == "poster.jpg":
+            return "/p/{token}/{asset_id}/poster.jpg", lambda: library.poster(asset_id)
+        match = _IN_RENDITION.match(rest)
+        if match is None:
+            raise NotFound("There is nothing at this address.")
+        rendition, playlist, init, number = match.groups()
+        base = "/p/{token}/{asset_id}/{rendition}"
+        if playlist:
+            return f"{base}/playlist.m3u8", lambda: library.playlist(asset_id, rendition)
+        if init:
+            return f"{base}/init.mp4", lambda: library.init(asset_id, rendition)
+        return f"{base}/{{n}}.m4s", lambda: library.segment(asset_id, rendition, int(number))
+
+
+async def respond(scope: Any, send: Any, body: Body) -> None:
+    """Answer with a body, a part of it, or the news that the client's copy is still good."""
+    asked = {name: value.decode("latin-1") for name, value in scope["headers"] if name in _ASKED}
+    caching = b"private, max-age=3600" if body.immutable else b"private, no-cache"
+    headers = [
+        *_COMMON,
+        _EXPOSED,
+        (b"content-type", body.media_type.encode()),
+        (b"etag", body.etag.encode()),
+        (b"cache-control", caching),
+        (b"accept-ranges", b"bytes"),
+    ]
+    status, data = 200, body.data
+    if _matches(asked.get(b"if-none-match"), body.etag):
+        status, data = 304, b""
+        headers = [header for header in headers if header[0] != b"content-type"]
+    elif (wanted := _range(asked, body)) is not None:
+        first, last = wanted
+        if first > last:
+            status, data = 416, b""
+            headers.append((b"content-range", f"bytes */{len(body.data)}".encode()))
+        else:
+            status, data = 206, body.data[first : last + 1]
+            headers.append((b"content-range", f"bytes {first}-{last}/{len(body.data)}".encode()))
+    if status != 304:
+        headers.append((b"content-length", str(len(data)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else data})
+
+
+_ASKED = frozenset({b"if-none-match", b"if-range", b"range"})
+
+
+def _matches(header: str | None, etag: str) -> bool:
+    if header is None:
+        return False
+    return header.strip() == "*" or etag in (part.strip().removeprefix("W/") for part in header.split(","))
+
+
+def _range(asked: dict[bytes, str], body: Body) -> tuple[int, int] | None:
+    """First and last byte; first > last when the range lies outside; None to answer with everything."""
+    header = asked.get(b"range")
+    match = _RANGE.match(header) if header else None
+    if match is None or asked.get(b"if-range", body.etag) != body.etag or match.groups() == ("", ""):
+        return None
+    size = len(body.data)
+    if match[1] == "":
+        suffix = int(match[2])
+        return (max(0, size - suffix), size - 1) if suffix else (1, 0)
+    first = int(match[1])
+    last = min(int(match[2]), size - 1) if match[2] else size - 1
+    if match[2] and int(match[2]) < first:
+        return None
+    return (first, last) if first < size else (1, 0)

@@ -1,0 +1,97 @@
+"""Playback: sessions, the gate, and the media address."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from streamgate.contracts.auth import Access, CredentialEnded, PolicyChanged
+from streamgate.contracts.cache import Purge
+from streamgate.contracts.metadata import AssetChanged, AssetDeleted, Catalog
+from streamgate.contracts.streaming import Playback, SessionEnded
+from streamgate.contracts.transcoder import MediaReplaced, Transcoding
+from streamgate.domain.clock import Clock
+from streamgate.kernel import Context, Parts, Plugin
+from streamgate.plugins.streaming.settings import StreamingSettings
+from streamgate.ports.bus import Bus
+from streamgate.ports.cache import Cache
+from streamgate.ports.storage import BlobStore
+from streamgate.runtime.database import Database
+from streamgate.runtime.site import Site
+from streamgate.runtime.telemetry import Metrics
+
+HEARTBEATS_EVERY_S = 5.0
+SWEEP_EVERY_S = 3600.0
+
+
+@asynccontextmanager
+async def setup(context: Context[StreamingSettings]) -> AsyncGenerator[Parts, None]:
+    """Start playback."""
+    from streamgate.plugins.streaming.counters import PlaybackCounters
+    from streamgate.plugins.streaming.gate import Gate
+    from streamgate.plugins.streaming.http import controllers
+    from streamgate.plugins.streaming.library import Library
+    from streamgate.plugins.streaming.media_app import MediaApp
+    from streamgate.plugins.streaming.service import PlaybackService
+    from streamgate.plugins.streaming.tokens import PlaybackTokens, load_keys
+    from streamgate.runtime.background import every
+
+    settings, clock, site = context.settings, context.need(Clock), context.need(Site)
+    catalog, access, database = context.need(Catalog), context.need(Access), context.need(Database)
+    tokens = PlaybackTokens(load_keys(settings.playback_keys_file, site.data_dir))
+    counters = PlaybackCounters(context.need(Metrics).registry, lambda: gate.live(settings.idle_s))
+    gate = Gate(catalog, access, database, clock, settings.ttl_s, counters)
+    library = Library(
+        transcoding=context.need(Transcoding),
+        catalog=catalog,
+        blobs=context.need(BlobStore),
+        cache=context.need(Cache),
+        clock=clock,
+        segment_wait_s=settings.segment_wait_s,
+    )
+    service = PlaybackService(
+        settings=settings,
+        gate=gate,
+        tokens=tokens,
+        catalog=catalog,
+        access=access,
+        database=database,
+        bus=context.need(Bus),
+        site=site,
+        clock=clock,
+    )
+    playback: Playback = service
+
+    async def asset_deleted(fact: AssetDeleted) -> None:
+        await library.asset_deleted(fact)
+        await service.asset_deleted(fact)
+
+    async with (
+        every(HEARTBEATS_EVERY_S, service.write_heartbeats, name="playback heartbeats"),
+        every(SWEEP_EVERY_S, service.sweep, name="playback sweep", at_once=True),
+    ):
+        yield Parts(
+            provides={Playback: playback},
+            routes=controllers(playback),
+            mounts={"/p/": MediaApp(tokens=tokens, gate=gate, library=library, clock=clock)},
+            listens={
+                CredentialEnded: service.credential_ended,
+                AssetChanged: service.asset_changed,
+                AssetDeleted: asset_deleted,
+                PolicyChanged: service.policy_changed,
+                SessionEnded: service.session_ended,
+                MediaReplaced: library.media_replaced,
+                Purge: library.purged,
+            },
+        )
+        await service.write_heartbeats()
+        await gate.close()
+
+
+plugin = Plugin(
+    name="streaming",
+    settings=StreamingSettings,
+    setup=setup,
+    requires=(Database, Bus, Cache, BlobStore, Site, Clock, Metrics, Catalog, Access, Transcoding),
+    provides=(Playback,),
+)
