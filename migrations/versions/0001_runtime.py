@@ -53,7 +53,8 @@ def upgrade() -> None:
     op.create_index("jobs_finished", "jobs", ["finished_ms"])
     op.create_table(
         "outbox",
-        sa.Column("id", sa.String(24), primary_key=True),
+        sa.Column("position", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+        sa.Column("id", sa.String(24), nullable=False, unique=True),
         sa.Column("subject", sa.String(100), nullable=False),
         sa.Column("payload", sa.LargeBinary, nullable=False),
         sa.Column("headers", sa.Text, nullable=False),

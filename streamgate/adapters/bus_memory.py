@@ -7,6 +7,7 @@ import itertools
 from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import Context
 from typing import Self
 
 import structlog
@@ -17,11 +18,15 @@ REMEMBERED = 10_000
 """How many (consumer, fact) pairs are remembered as done, so that a fact that one consumer refused is not given again to
 those that took it."""
 
+RECEIVER_S = 30.0
+"""How long a consumer may take for one fact; then it counts as refused, so that it cannot hold up the others."""
+
 
 class MemoryBus(Bus):
     """Keeps nothing: the outbox is the memory of facts."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, receiver_s: float = RECEIVER_S) -> None:
+        self._receiver_s = receiver_s
         self._consumers: dict[str, dict[str, Receiver]] = defaultdict(dict)
         self._listeners: dict[str, dict[int, tuple[str | None, Receiver]]] = defaultdict(dict)
         self._numbers = itertools.count()
@@ -43,7 +48,8 @@ class MemoryBus(Bus):
             if (consumer, message.id) in self._done:
                 continue
             try:
-                await receiver(message)
+                async with asyncio.timeout(self._receiver_s):
+                    await receiver(message)
             except Exception as error:  # noqa: BLE001 (the others get the fact all the same)
                 refused.append(error)
             else:
@@ -102,6 +108,7 @@ class MemoryBus(Bus):
             except Exception as error:  # noqa: BLE001 (a signal is a hint; whoever missed it re-reads on a timer)
                 structlog.get_logger().warning("signal not taken", subject=message.subject, exc_info=error)
 
-        task = asyncio.get_running_loop().create_task(run())
+        # an empty context: who hears a signal is not bound by the deadline of who sent it
+        task = asyncio.get_running_loop().create_task(run(), context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

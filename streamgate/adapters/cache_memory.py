@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from dataclasses import dataclass
 
 from streamgate.domain.clock import Clock
 from streamgate.ports.cache import Cache, Tier
+
+LEAST_BYTES = 64
+"""A cache of n bytes keeps at most n / LEAST_BYTES entries, however small their values are."""
 
 
 @dataclass(slots=True)
@@ -51,12 +55,12 @@ class MemoryCache(Cache):
         return None
 
     async def set(self, key: str, value: bytes, ttl_s: float, tags: tuple[str, ...] = ()) -> None:
-        self._drop(key)
+        await self.delete(key)
         if len(value) > self._limit // 4 or ttl_s <= 0:
             return
         self._entries[key] = _Entry(value, self._clock.monotonic() + ttl_s, tags)
         self._bytes += len(value)
-        while self._bytes > self._limit:
+        while self._bytes > self._limit or len(self._entries) > self._limit // LEAST_BYTES:
             self._drop(next(iter(self._entries)))
             self._evictions += 1
 
@@ -111,7 +115,8 @@ class MemoryCache(Cache):
                 if self._loads.get(key) is mine:
                     del self._loads[key]
 
-        task = asyncio.get_running_loop().create_task(run())
+        # an empty context: the load is for all who wait, so the deadline of the first of them does not bind it
+        task = asyncio.get_running_loop().create_task(run(), context=Context())
         mine = _Load(task, tags)
         self._loads[key] = mine
         task.add_done_callback(_retrieve)

@@ -10,7 +10,9 @@ import structlog
 
 
 @asynccontextmanager
-async def every(seconds: float, work: Callable[[], Awaitable[object]], *, name: str, at_once: bool = False) -> AsyncIterator[None]:
+async def every(
+    seconds: float, work: Callable[[], Awaitable[object]], *, name: str, at_once: bool = False
+) -> AsyncIterator[None]:
     """Run ``work`` each ``seconds`` while the block runs; what it raises is logged and the next time comes all the same."""
 
     async def repeat() -> None:

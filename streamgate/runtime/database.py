@@ -13,6 +13,7 @@ from typing import Any, Literal
 from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from streamgate.domain.errors import ConfigurationError, InsufficientStorage, Unavailable
@@ -86,6 +87,8 @@ class _translated:
             if "disk is full" in message or "disk i/o error" in message:
                 raise InsufficientStorage("The database's disk is full.") from error
             raise Unavailable("The database does not answer.", retry_after=2) from error
+        if isinstance(error, PoolTimeout):
+            raise Unavailable("The database is too busy.", retry_after=2) from error
         if isinstance(error, DBAPIError) and error.connection_invalidated:
             raise Unavailable("The connection to the database was lost.", retry_after=2) from error
 
@@ -112,15 +115,15 @@ def _sqlite(url: str) -> tuple[AsyncEngine, AsyncEngine]:
     writer = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=30)
     reader = create_async_engine(url, pool_size=4, max_overflow=0, pool_timeout=30)
     for engine, begin in ((writer, "BEGIN IMMEDIATE"), (reader, "BEGIN DEFERRED")):
-        _prepare_sqlite(engine, begin)
+        prepare_sqlite(engine, begin)
     return writer, reader
 
 
-def _prepare_sqlite(engine: AsyncEngine, begin: str) -> None:
+def prepare_sqlite(engine: AsyncEngine, begin: str) -> None:
     """WAL, durable commits, and transactions that we begin ourselves (the driver's own begin is deferred and late)."""
 
     @event.listens_for(engine.sync_engine, "connect")
-    def on_connect(connection: Any, record: Any) -> None:
+    def on_connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
         for pragma in (

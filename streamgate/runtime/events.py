@@ -37,7 +37,7 @@ async def send_signal(bus: Bus, signal: msgspec.Struct) -> None:
 
 
 def _decoding(kind: type, listener: Listener) -> Receiver:
-    decode = msgspec.msgpack.Decoder(kind).decode
+    decode: Callable[[bytes], Any] = msgspec.msgpack.Decoder(kind).decode
 
     async def receive(message: Message) -> None:
         request_id = message.headers.get("request_id")

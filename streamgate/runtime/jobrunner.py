@@ -8,19 +8,43 @@ import random
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 
 import structlog
 
-from streamgate.domain.errors import StreamGateError, Unavailable
+from streamgate.domain.errors import StreamGateError
 from streamgate.ports.bus import Message
 from streamgate.runtime import jobstore
-from streamgate.runtime.jobs import Attempt, Handler, Jobs, LeaseLost, PermanentFailure, Snooze
+from streamgate.runtime.database import Transaction
+from streamgate.runtime.jobs import Attempt, Handler, Jobs, PermanentFailure, Snooze
 from streamgate.runtime.jobstore import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, JobRow
+
+PAUSE_S = 1.0
+"""How long a slot waits after something went wrong, or for a due job that somebody else just took."""
 
 
 def backoff_s(failures: int) -> float:
     """Full jitter over an exponential: between 0 and 2, 4, 8 … 300 seconds after the first, second, third … failure."""
     return random.uniform(0, min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2**failures))  # noqa: S311 (no secret)
+
+
+@dataclass(slots=True)
+class _Run:
+    """An attempt at work. ``stopped``: the runner told it to stop, because its lease was lost or the process stops."""
+
+    job: JobRow
+    attempt: Attempt
+    work: asyncio.Task[None]
+    stopped: bool = False
+
+    def stop(self) -> None:
+        self.stopped = True
+        self.work.cancel()
+
+    @property
+    def reason(self) -> str | None:
+        error = None if self.work.cancelled() else self.work.exception()
+        return None if error is None else str(error)
 
 
 class Runner:
@@ -36,35 +60,38 @@ class Runner:
         grace_s: float,
         drain: asyncio.Event | None,
     ) -> None:
+        if slots < 1:
+            raise ValueError("a runner has at least one slot")
         self._jobs = jobs
         self._queue = queue
         self._handlers = dict(handlers)
+        self._kinds = tuple(self._handlers)
         self._slots = slots
         self._max_priority = max_priority
         self._grace_s = grace_s
         self._drain = drain or asyncio.Event()
         self._stopping = asyncio.Event()
         self._rung = asyncio.Event()
-        self._worker = f"{socket.gethostname()}:{os.getpid()}"[:64]
+        self._worker = f"{socket.gethostname()[:48]}:{os.getpid()}"
         self._log = structlog.get_logger()
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
         """Work for as long as the block runs, then let go within the grace time."""
-        listening = await self._jobs.bus.listen(f"sg.jobs.{self._queue}", self._hear)
-        async with listening:
-            loops = [asyncio.create_task(self._slot()) for _ in range(self._slots)]
+        async with await self._jobs.bus.listen(f"sg.jobs.{self._queue}", self._hear):
+            slots = [asyncio.create_task(self._slot()) for _ in range(self._slots)]
             rescuer = asyncio.create_task(self._rescuer())
             try:
                 yield
             finally:
                 self._stopping.set()
                 self._rung.set()
-                rescuer.cancel()
-                _, late = await asyncio.wait(loops, timeout=self._grace_s)
-                for task in late:
-                    task.cancel("released")
-                await asyncio.gather(*loops, rescuer, return_exceptions=True)
+                try:
+                    await asyncio.wait(slots, timeout=self._grace_s)
+                finally:
+                    for task in (*slots, rescuer):
+                        task.cancel()
+                    await asyncio.gather(*slots, rescuer, return_exceptions=True)
 
     async def _hear(self, _message: Message) -> None:
         self._rung.set()
@@ -75,135 +102,178 @@ class Runner:
 
     async def _slot(self) -> None:
         while not self._done_claiming:
-            self._rung.clear()
             try:
-                job = await self._claim()
-            except Unavailable as error:
+                await self._turn()
+            except StreamGateError as error:
                 self._log.warning("jobs cannot be claimed", queue=self._queue, reason=error.detail)
-                await self._idle(1.0)
-                continue
-            if job is None:
-                await self._idle(self._jobs.poll_s)
-            else:
-                self._rung.set()  # there may be more than this one: let another slot look
-                await self._run(job)
+                await self._pause(PAUSE_S)
+            except Exception as error:  # noqa: BLE001 (a slot must outlive whatever goes wrong with one job)
+                self._log.error("a slot stumbled", queue=self._queue, exc_info=error)
+                await self._pause(PAUSE_S)
+
+    async def _turn(self) -> None:
+        """Claim a job and run it, or wait until there may be one."""
+        self._rung.clear()
+        job = await self._claimed()
+        if job is None:
+            await self._idle()
+        else:
+            self._rung.set()  # there may be more than this one: let another slot look
+            await self._run(job)
+
+    async def _rescuer(self) -> None:
+        """Give expired leases back, three times per lease."""
+        while not self._stopping.is_set():
+            try:
+                await self._jobs.rescue()
+            except StreamGateError as error:
+                self._log.warning("expired leases cannot be looked for", reason=error.detail)
+            except Exception as error:  # noqa: BLE001 (the next look may go well)
+                self._log.error("expired leases cannot be looked for", exc_info=error)
+            await self._pause(self._jobs.lease_s / 3)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not while the process stops."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
+    async def _claimed(self) -> JobRow | None:
+        """`_claim`, to its end also when cancelled: a job claimed for nobody would wait until its lease expires."""
+        claiming = asyncio.create_task(self._claim())
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            job = await claiming
+            if job is not None:
+                now = self._jobs.clock.now_ms()
+                async with self._jobs.database.write() as tx:
+                    await jobstore.release(tx, job.id, job.lease_token or "", now_ms=now, run_at_ms=now)
+            raise
 
     async def _claim(self) -> JobRow | None:
-        now = self._jobs.clock.now_ms()
-        async with self._jobs.database.read() as connection:
-            due = await jobstore.next_due(connection, self._queue)
-        if due is None or due > now:
+        due = await self._due()
+        if due is None or due > self._jobs.clock.now_ms():
             return None
         async with self._jobs.database.write() as tx:
             return await jobstore.claim(
                 tx,
-                now,
+                self._jobs.clock.now_ms(),
                 int(self._jobs.lease_s * 1000),
                 queue=self._queue,
-                kinds=tuple(self._handlers),
+                kinds=self._kinds,
                 worker=self._worker,
                 max_priority=self._max_priority,
             )
 
-    async def _idle(self, seconds: float) -> None:
+    async def _due(self) -> int | None:
+        async with self._jobs.database.read() as connection:
+            return await jobstore.next_due(
+                connection, queue=self._queue, kinds=self._kinds, max_priority=self._max_priority
+            )
+
+    async def _idle(self) -> None:
         """Wait to be rung, for the poll time, or until the next job is due."""
-        with suppress(Unavailable):
-            async with self._jobs.database.read() as connection:
-                due = await jobstore.next_due(connection, self._queue)
-            if due is not None:
-                until = (due - self._jobs.clock.now_ms()) / 1000
-                seconds = min(seconds, until) if until > 0 else min(seconds, 1.0)
+        seconds = self._jobs.poll_s
+        due = await self._due()
+        if due is not None:
+            until = (due - self._jobs.clock.now_ms()) / 1000
+            seconds = min(seconds, until if until > 0 else PAUSE_S)
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.01, seconds)):
                 await self._rung.wait()
 
     async def _run(self, job: JobRow) -> None:
         """One attempt, with its heartbeat, to its end; the end is written whatever it is."""
-        log = self._log.bind(job=job.id, kind=job.kind, attempt=job.attempt, subject=job.subject)
         attempt = Attempt(job, self._jobs.database, self._jobs.clock)
-        work = asyncio.create_task(self._handlers[job.kind](attempt))  # type: ignore[arg-type]
-        self._jobs.running[job.id] = work
-        beat = asyncio.create_task(self._heartbeat(job, work))
+        run = _Run(job, attempt, asyncio.create_task(self._handle(attempt)))
+        self._jobs.running[job.id] = run.work
+        beat = asyncio.create_task(self._heartbeat(run))
         try:
-            await asyncio.wait([work])
+            await asyncio.wait([run.work])
         except asyncio.CancelledError:
-            work.cancel("released")
-            await asyncio.wait([work])
-            await asyncio.shield(self._settle(job, attempt, work, log))
+            run.stop()
+            await asyncio.wait([run.work])
             raise
         finally:
             beat.cancel()
-            self._jobs.running.pop(job.id, None)
-        await self._settle(job, attempt, work, log)
+            if self._jobs.running.get(job.id) is run.work:
+                del self._jobs.running[job.id]
+            await asyncio.shield(self._settle(run))
 
-    async def _heartbeat(self, job: JobRow, work: asyncio.Task[None]) -> None:
+    async def _handle(self, attempt: Attempt) -> None:
+        structlog.contextvars.bind_contextvars(job=attempt.job.id)
+        await self._handlers[attempt.job.kind](attempt)
+
+    async def _heartbeat(self, run: _Run) -> None:
         """Renew the lease; end the work when it is lost, canceled, or could not be renewed for a whole lease."""
         loop = asyncio.get_running_loop()
         good_until = loop.time() + self._jobs.lease_s
         while True:
             await asyncio.sleep(self._jobs.heartbeat_s)
+            began = loop.time()
             try:
-                async with self._jobs.database.write() as tx:
+                async with asyncio.timeout_at(good_until), self._jobs.database.write() as tx:
                     until = self._jobs.clock.now_ms() + int(self._jobs.lease_s * 1000)
-                    ours = await jobstore.heartbeat(tx, job.id, job.lease_token or "", until)
-            except Unavailable:
+                    ours = await jobstore.heartbeat(tx, run.job.id, run.job.lease_token or "", until)
+            except (StreamGateError, TimeoutError) as error:
+                self._log.warning("a lease cannot be renewed", job=run.job.id, reason=str(error))
                 ours = loop.time() < good_until
             else:
-                good_until = loop.time() + self._jobs.lease_s
+                good_until = began + self._jobs.lease_s
             if not ours:
-                work.cancel("lost")
+                if not run.attempt.completed:
+                    run.stop()
                 return
 
-    async def _settle(self, job: JobRow, attempt: Attempt, work: asyncio.Task[None], log: structlog.BoundLogger) -> None:
-        """Write how the attempt ended. When the database is away the lease expires and the rescuer does it."""
-        if attempt.completed:
-            log.info("job done")
+    async def _settle(self, run: _Run) -> None:
+        """Write how the attempt ended. While the database is away, try for the length of a lease; after that the rescuer
+        gives the job to somebody."""
+        log = self._log.bind(job=run.job.id, kind=run.job.kind, attempt=run.job.attempt, subject=run.job.subject)
+        if run.attempt.completed:
+            log.info("job ended", outcome="done", error=run.reason)
             return
-        try:
-            async with self._jobs.database.write() as tx:
-                outcome = await self._end(tx, job, work)
-        except Unavailable as error:
-            log.warning("the end of a job could not be written", reason=error.detail)
-            return
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._jobs.lease_s
+        while True:
+            try:
+                async with self._jobs.database.write() as tx:
+                    outcome = await self._end(tx, run)
+                break
+            except StreamGateError as error:
+                log.warning("the end of a job cannot be written", reason=error.detail)
+                if self._stopping.is_set() or loop.time() >= until:
+                    return
+            await self._pause(min(PAUSE_S, self._jobs.lease_s / 10))
         if outcome == "queued":
             self._rung.set()
-        log.info("job ended", outcome=outcome, error=_reason(work))
+        log.info("job ended", outcome=outcome, error=run.reason)
 
-    async def _end(self, tx: jobstore.Transaction, job: JobRow, work: asyncio.Task[None]) -> str:
-        now, token = self._jobs.clock.now_ms(), job.lease_token or ""
-        if work.cancelled():
-            if await jobstore.end_canceled(tx, job.id, token, now):
-                return "canceled"
-            return "queued" if await jobstore.release(tx, job.id, token, now) else "lost"
-        error = work.exception()
-        if error is None:
-            return "done" if await jobstore.complete(tx, job.id, token, now) else "lost"
-        if isinstance(error, LeaseLost):
-            if await jobstore.end_canceled(tx, job.id, token, now):
-                return "canceled"
-            return "lost"
+    async def _end(self, tx: Transaction, run: _Run) -> str:
+        job, now, token = run.job, self._jobs.clock.now_ms(), run.job.lease_token or ""
+        error = None if run.work.cancelled() else run.work.exception()
+        if run.work.cancelled() and run.stopped:
+            return await jobstore.release(tx, job.id, token, now_ms=now, run_at_ms=now) or "lost"
         if isinstance(error, Snooze):
             later = now + int(error.seconds * 1000)
-            return "queued" if await jobstore.release(tx, job.id, token, later) else "lost"
+            return await jobstore.release(tx, job.id, token, now_ms=now, run_at_ms=later) or "lost"
+        if error is None and not run.work.cancelled():
+            return "done" if await jobstore.complete(tx, job.id, token, now) else "lost"
         code, detail, permanent = _verdict(error)
         state = await jobstore.fail(
             tx, job, now, code=code, detail=detail, permanent=permanent, backoff_s=backoff_s(job.failures)
         )
-        if code == "internal":
+        if code == "internal" and state in {"queued", "failed"}:
             self._log.error("job failed", job=job.id, kind=job.kind, exc_info=error)
         return state or "lost"
 
 
-def _verdict(error: BaseException) -> tuple[str, str, bool]:
-    """Code, sentence, and whether trying again is pointless."""
+def _verdict(error: BaseException | None) -> tuple[str, str, bool]:
+    """Code, sentence, and whether trying again is pointless. None: cancelled, and not by us."""
+    if error is None:
+        return "internal", "The attempt cancelled itself.", False
     if isinstance(error, PermanentFailure):
         return error.code, error.detail, True
     if isinstance(error, StreamGateError):
         return error.code, error.detail, False
     return "internal", f"The attempt failed unexpectedly ({type(error).__name__}).", False
-
-
-def _reason(work: asyncio.Task[None]) -> str | None:
-    if work.cancelled() or work.exception() is None:
-        return None
-    return str(work.exception())

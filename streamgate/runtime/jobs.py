@@ -214,7 +214,7 @@ class Jobs:
         return found
 
     async def promote(self, tx: Transaction, job_id: str, priority: int) -> bool:
-        """Make a queued job at least that urgent; False when it is not queued."""
+        """Make a queued job at least that urgent; False when it is not queued. One that waits for its time still does."""
         found = await jobstore.promote(tx, job_id, priority)
         if found:
             row = await jobstore.get(tx, job_id)
@@ -233,7 +233,9 @@ class Jobs:
         async with self.database.write() as tx:
             rescued = await jobstore.rescue(tx, self.clock.now_ms())
         for job in rescued:
-            structlog.get_logger().warning("job rescued", job=job.id, kind=job.kind, state=job.state, crashes=job.crashes)
+            structlog.get_logger().warning(
+                "job rescued", job=job.id, kind=job.kind, state=job.state, crashes=job.crashes
+            )
             self._ring(job.queue)
         return len(rescued)
 
@@ -241,6 +243,11 @@ class Jobs:
         """Runnable jobs of the queue now, and the age in seconds of the oldest."""
         async with self.database.read() as connection:
             return await jobstore.depth(connection, queue, self.clock.now_ms())
+
+    async def depths(self) -> dict[str, tuple[int, float]]:
+        """`depth` of every queue that has a queued or running job, by its name."""
+        async with self.database.read() as connection:
+            return await jobstore.depths(connection, self.clock.now_ms())
 
     async def delete_finished(self, before_ms: int) -> int:
         """Forget done and canceled jobs that ended before ``before_ms``; failed ones are kept. How many there were."""

@@ -10,13 +10,14 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, case, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, delete, func, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from streamgate.domain.identity import Prefix, new_id
 from streamgate.runtime.database import Transaction
-from streamgate.runtime.tables import jobs
+from streamgate.runtime.tables import LIVE, jobs
 
 MAX_FAILURES = 5
 """Reported errors that a job may have; the next one makes it ``failed``."""
@@ -74,30 +75,39 @@ _RELEASED: dict[str, Any] = {"lease_token": None, "lease_until_ms": None, "worke
 
 async def submit(tx: Transaction, now_ms: int, **values: Any) -> tuple[str, bool]:
     """Insert a job, or make the live one with its key as urgent; its id, and whether it is new."""
-    key = values["key"]
-    if key is not None:
-        found = (
-            await tx.execute(select(jobs.c.id).where(jobs.c.key == key, jobs.c.state.in_(("queued", "running"))))
-        ).scalar()
-        if found is not None:
-            await tx.execute(
-                update(jobs)
-                .where(jobs.c.id == found, jobs.c.priority > values["priority"])
-                .values(priority=values["priority"])
-            )
-            return str(found), False
+    dialect = postgresql if tx.dialect.name == "postgresql" else sqlite
     job_id = new_id(Prefix.JOB)
-    await tx.execute(insert(jobs).values(id=job_id, state="queued", created_ms=now_ms, **values))
-    return job_id, True
+    new = dialect.insert(jobs).values(id=job_id, state="queued", created_ms=now_ms, **values)
+    if values["key"] is not None:
+        new = new.on_conflict_do_nothing(index_elements=[jobs.c.key], index_where=LIVE)
+    live = (jobs.c.key == values["key"], jobs.c.state.in_(("queued", "running")))
+    while True:
+        if (await tx.execute(new.returning(jobs.c.id))).first() is not None:
+            return job_id, True
+        urgent = case((jobs.c.priority > values["priority"], values["priority"]), else_=jobs.c.priority)
+        found = (await tx.execute(update(jobs).where(*live).values(priority=urgent).returning(jobs.c.id))).scalar()
+        if found is not None:
+            return str(found), False
+
+
+def _queued(queue: str, kinds: tuple[str, ...], max_priority: int | None) -> ColumnElement[bool]:
+    """The queued jobs that a runner of these kinds may take."""
+    mine = and_(jobs.c.queue == queue, jobs.c.state == "queued", jobs.c.kind.in_(kinds))
+    return mine if max_priority is None else and_(mine, jobs.c.priority <= max_priority)
 
 
 async def claim(
-    tx: Transaction, now_ms: int, lease_ms: int, *, queue: str, kinds: tuple[str, ...], worker: str, max_priority: int | None = None
+    tx: Transaction,
+    now_ms: int,
+    lease_ms: int,
+    *,
+    queue: str,
+    kinds: tuple[str, ...],
+    worker: str,
+    max_priority: int | None = None,
 ) -> JobRow | None:
     """Take the most urgent runnable job: it is running under a new lease, its attempt raised. None when there is none."""
-    runnable = [jobs.c.queue == queue, jobs.c.state == "queued", jobs.c.run_at_ms <= now_ms, jobs.c.kind.in_(kinds)]
-    if max_priority is not None:
-        runnable.append(jobs.c.priority <= max_priority)
+    runnable = (_queued(queue, kinds, max_priority), jobs.c.run_at_ms <= now_ms)
     first: Select[Any] = (
         select(jobs.c.id).where(*runnable).order_by(jobs.c.priority, jobs.c.run_at_ms, jobs.c.id).limit(1)
     )
@@ -151,34 +161,47 @@ async def complete(tx: Transaction, job_id: str, token: str, now_ms: int) -> boo
     return done.rowcount == 1
 
 
-async def release(tx: Transaction, job_id: str, token: str, run_at_ms: int) -> bool:
-    """Running → queued, nothing counted: the process stops, or the handler asked to come again later."""
-    done = await tx.execute(
-        update(jobs).where(_ours(job_id, token)).values(state="queued", run_at_ms=run_at_ms, **_RELEASED)
+async def release(tx: Transaction, job_id: str, token: str, *, now_ms: int, run_at_ms: int) -> str | None:
+    """Running → queued for ``run_at_ms``, nothing counted: the process stops, or the handler asked to come again later.
+    ``canceled`` when that was asked. The new state; None when the lease is lost."""
+    found = await tx.execute(
+        update(jobs)
+        .where(_ours(job_id, token))
+        .values(
+            state=case((jobs.c.cancel_requested.is_(True), "canceled"), else_="queued"),
+            finished_ms=case((jobs.c.cancel_requested.is_(True), now_ms), else_=None),
+            run_at_ms=run_at_ms,
+            **_RELEASED,
+        )
+        .returning(jobs.c.state)
     )
-    return done.rowcount == 1
+    state: str | None = found.scalar()
+    return state
 
 
 async def fail(
     tx: Transaction, job: JobRow, now_ms: int, *, code: str, detail: str, permanent: bool, backoff_s: float
 ) -> str | None:
-    """A reported error: queued again after ``backoff_s``, or ``failed`` for good. The new state; None when the lease is lost."""
+    """A reported error: queued again after ``backoff_s``, or ``failed`` for good; ``canceled`` (and no failure) when that
+    was asked, since whatever a handler raises then is its way to stop. The new state; None when the lease is lost."""
     if job.lease_token is None:
         return None
-    row = (await tx.execute(select(jobs).where(_ours(job.id, job.lease_token)))).first()
+    ours = _ours(job.id, job.lease_token)
+    row = (await tx.execute(select(jobs).where(ours).with_for_update())).first()
     if row is None:
         return None
     now = _job(row)
+    if now.cancel_requested:
+        return await release(tx, job.id, job.lease_token, now_ms=now_ms, run_at_ms=now_ms)
     over = permanent or now.failures + 1 > MAX_FAILURES
-    errors = [*now.errors, {"code": code, "detail": detail[:500], "at_ms": now_ms, "attempt": now.attempt}]
     state = "failed" if over else "queued"
     await tx.execute(
         update(jobs)
-        .where(_ours(job.id, job.lease_token))
+        .where(ours)
         .values(
             state=state,
             failures=now.failures + 1,
-            errors=json.dumps(errors[-KEPT_ERRORS:]),
+            errors=_with_error(now, now_ms, code, detail),
             run_at_ms=now_ms + int(backoff_s * 1000),
             finished_ms=now_ms if over else None,
             **_RELEASED,
@@ -187,14 +210,10 @@ async def fail(
     return state
 
 
-async def end_canceled(tx: Transaction, job_id: str, token: str, now_ms: int) -> bool:
-    """Running and asked to cancel → canceled; False when it was not asked or the lease is lost."""
-    done = await tx.execute(
-        update(jobs)
-        .where(_ours(job_id, token), jobs.c.cancel_requested.is_(True))
-        .values(state="canceled", finished_ms=now_ms, **_RELEASED)
-    )
-    return done.rowcount == 1
+def _with_error(job: JobRow, now_ms: int, code: str, detail: str) -> str:
+    """The job's errors and one more, as stored."""
+    errors = [*job.errors, {"code": code, "detail": detail[:500], "at_ms": now_ms, "attempt": job.attempt}]
+    return json.dumps(errors[-KEPT_ERRORS:])
 
 
 async def rescue(tx: Transaction, now_ms: int) -> list[JobRow]:
@@ -204,7 +223,7 @@ async def rescue(tx: Transaction, now_ms: int) -> list[JobRow]:
         (jobs.c.cancel_requested.is_(True), "canceled"), (jobs.c.crashes + 1 > MAX_CRASHES, "failed"), else_="queued"
     )
     ended = or_(jobs.c.cancel_requested.is_(True), jobs.c.crashes + 1 > MAX_CRASHES)
-    rows = await tx.execute(
+    found = await tx.execute(
         update(jobs)
         .where(expired)
         .values(
@@ -216,7 +235,12 @@ async def rescue(tx: Transaction, now_ms: int) -> list[JobRow]:
         )
         .returning(jobs)
     )
-    return [_job(row) for row in rows]
+    rescued = [_job(row) for row in found.all()]
+    for job in rescued:
+        if job.state == "failed":
+            errors = _with_error(job, now_ms, "internal", f"The worker died {job.crashes} times while doing this job.")
+            await tx.execute(update(jobs).where(jobs.c.id == job.id).values(errors=errors))
+    return rescued
 
 
 async def release_all(tx: Transaction, now_ms: int) -> int:
@@ -250,7 +274,7 @@ async def cancel(tx: Transaction, now_ms: int, which: ColumnElement[bool]) -> li
 
 async def retry(tx: Transaction, job_id: str, now_ms: int) -> bool:
     """Failed or canceled → queued, its past forgotten, unless a live job has its key by now."""
-    row = (await tx.execute(select(jobs).where(jobs.c.id == job_id))).first()
+    row = (await tx.execute(select(jobs).where(jobs.c.id == job_id).with_for_update())).first()
     if row is None or row.state not in {"failed", "canceled"}:
         return False
     if row.key is not None:
@@ -276,7 +300,7 @@ async def retry(tx: Transaction, job_id: str, now_ms: int) -> bool:
 
 
 async def promote(tx: Transaction, job_id: str, priority: int) -> bool:
-    """Make a queued job at least that urgent and runnable now; False when it is not queued."""
+    """Make a queued job at least that urgent; False when it is not queued. A job that waits for its time still does."""
     done = await tx.execute(
         update(jobs)
         .where(jobs.c.id == job_id, jobs.c.state == "queued")
@@ -309,18 +333,30 @@ async def depth(connection: AsyncConnection, queue: str, now_ms: int) -> tuple[i
     return int(row[0]), 0.0 if row[1] is None else max(0.0, (now_ms - row[1]) / 1000)
 
 
-async def next_due(connection: AsyncConnection, queue: str) -> int | None:
-    """When the next queued job of the queue may run, in ms since the epoch; None when there is none."""
+async def depths(connection: AsyncConnection, now_ms: int) -> dict[str, tuple[int, float]]:
+    """`depth` of every queue that has a live job, by name."""
+    runnable = and_(jobs.c.state == "queued", jobs.c.run_at_ms <= now_ms)
     found = await connection.execute(
-        select(func.min(jobs.c.run_at_ms)).where(jobs.c.queue == queue, jobs.c.state == "queued")
+        select(jobs.c.queue, func.count(case((runnable, 1))), func.min(case((runnable, jobs.c.run_at_ms))))
+        .where(jobs.c.state.in_(("queued", "running")))
+        .group_by(jobs.c.queue)
     )
+    return {
+        queue: (int(count), 0.0 if oldest is None else max(0.0, (now_ms - oldest) / 1000))
+        for queue, count, oldest in found
+    }
+
+
+async def next_due(
+    connection: AsyncConnection, *, queue: str, kinds: tuple[str, ...], max_priority: int | None = None
+) -> int | None:
+    """When the next job that `claim` would take may run, in ms since the epoch; None when there is none."""
+    found = await connection.execute(select(func.min(jobs.c.run_at_ms)).where(_queued(queue, kinds, max_priority)))
     value: int | None = found.scalar()
     return value
 
 
 async def delete_finished(tx: Transaction, before_ms: int) -> int:
     """Forget done and canceled jobs that ended before ``before_ms``; failed ones are kept."""
-    done = await tx.execute(
-        delete(jobs).where(jobs.c.state.in_(("done", "canceled")), jobs.c.finished_ms < before_ms)
-    )
+    done = await tx.execute(delete(jobs).where(jobs.c.state.in_(("done", "canceled")), jobs.c.finished_ms < before_ms))
     return int(done.rowcount)

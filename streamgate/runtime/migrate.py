@@ -11,6 +11,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from streamgate.domain.errors import ConfigurationError
+from streamgate.runtime.database import prepare_sqlite
 
 
 def folder() -> Path:
@@ -33,10 +34,11 @@ async def current(url: str) -> str | None:
     def read(connection: Connection) -> str | None:
         if not inspect(connection).has_table("alembic_version"):
             return None
-        found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-        return found
+        version: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        return version
 
-    return await _on(url, read)
+    found: str | None = await _on(url, read)
+    return found
 
 
 async def pending(url: str) -> bool:
@@ -70,6 +72,8 @@ async def _run(url: str, command_name: str, revision: str) -> None:
 
 async def _on(url: str, work: Callable[[Connection], Any]) -> Any:
     engine = create_async_engine(url)
+    if engine.dialect.name == "sqlite":
+        prepare_sqlite(engine, "BEGIN IMMEDIATE")  # so that a migration that is cut short leaves nothing behind
     try:
         async with engine.connect() as connection:
             return await connection.run_sync(work)

@@ -89,7 +89,7 @@ class Outbox:
                 await connection.execute(
                     select(outbox)
                     .where(outbox.c.delivered_ms.is_(None), outbox.c.next_ms <= self._clock.now_ms())
-                    .order_by(outbox.c.id)
+                    .order_by(outbox.c.position)
                     .limit(BATCH)
                 )
             ).all()
@@ -113,7 +113,8 @@ class Outbox:
         """Forget facts delivered, and inbox rows made, before ``before_ms``; how many facts there were."""
         async with self._database.write() as tx:
             done = await tx.execute(delete(outbox).where(outbox.c.delivered_ms < before_ms))
-            await tx.execute(delete(inbox).where(inbox.c.done_ms < before_ms))
+            waiting = select(outbox.c.id)  # a fact that somebody still refuses comes again to those that took it
+            await tx.execute(delete(inbox).where(inbox.c.done_ms < before_ms, inbox.c.event_id.not_in(waiting)))
         return int(done.rowcount)
 
     async def _relay(self) -> None:
@@ -124,6 +125,8 @@ class Outbox:
                     continue
             except StreamGateError as error:
                 structlog.get_logger().warning("facts cannot be relayed", reason=error.detail)
+            except Exception as error:  # noqa: BLE001 (the relay must outlive whatever goes wrong once)
+                structlog.get_logger().error("facts cannot be relayed", exc_info=error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
                     await self._wake.wait()
