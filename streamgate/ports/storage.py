@@ -41,6 +41,9 @@ class BlobStore(ABC):
     can_append: bool = False
     """Whether `append` works."""
 
+    is_local: bool = False
+    """Whether `materialise` of one whole object is that object's own file, without a copy."""
+
     can_presign: bool = False
     """Whether `presign` works."""
 

@@ -32,5 +32,5 @@ class StreamingSettings(BaseModel):
     )
     playback_keys_file: Path | None = Field(
         None,
-        description="File of playback token keys, `<kid 0-255> <64 hex digits>` a line, the first signs; default: made at first start.",
+        description="File of playback token keys, lines `<kid 0-255> <64 hex digits>`, the first signs; default: made at start.",
     )

@@ -1,0 +1,92 @@
+"""Encoding: plans films, makes their segments, keeps them in storage."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from streamgate.contracts.metadata import AssetDeleted, Catalog
+from streamgate.contracts.transcoder import Transcoding
+from streamgate.contracts.upload import Uploads
+from streamgate.domain.clock import Clock
+from streamgate.kernel import Check, Context, Parts, Plugin
+from streamgate.media.sandbox import Sandbox
+from streamgate.plugins.transcoder.settings import TranscoderSettings
+from streamgate.ports.storage import BlobStore
+from streamgate.runtime.database import Database
+from streamgate.runtime.jobs import Jobs
+from streamgate.runtime.outbox import Outbox
+from streamgate.runtime.site import Site
+from streamgate.runtime.telemetry import Metrics
+
+LOOK_AFTER_EVERY_S = 30.0
+
+
+@asynccontextmanager
+async def setup(context: Context[TranscoderSettings]) -> AsyncGenerator[Parts, None]:
+    """Start the transcoder."""
+    import asyncio
+    import os
+    import shutil
+
+    from streamgate.plugins.transcoder.arrivals import Arrivals
+    from streamgate.plugins.transcoder.counters import EncodeCounters
+    from streamgate.plugins.transcoder.films import BEGINNING, CHUNK, INGEST, POSTER, QUEUE, Films
+    from streamgate.plugins.transcoder.http import controllers
+    from streamgate.plugins.transcoder.service import TranscodingService
+    from streamgate.plugins.transcoder.work import TranscodeWork
+    from streamgate.runtime.background import every
+
+    settings, jobs, sandbox = context.settings, context.need(Jobs), context.need(Sandbox)
+    catalog, blobs = context.need(Catalog), context.need(BlobStore)
+    arrivals = Arrivals()
+    films = Films(
+        database=context.need(Database), jobs=jobs, catalog=catalog, arrivals=arrivals, clock=context.need(Clock)
+    )
+    scratch = context.need(Site).data_dir / "scratch" / "chunks"
+    await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+    work = TranscodeWork(
+        settings=settings,
+        films=films,
+        uploads=context.need(Uploads),
+        blobs=blobs,
+        sandbox=sandbox,
+        outbox=context.need(Outbox),
+        scratch=scratch,
+        counters=EncodeCounters(context.need(Metrics).registry),
+    )
+    service = TranscodingService(
+        films=films, catalog=catalog, blobs=blobs, arrivals=arrivals, draining=context.draining
+    )
+    transcoding: Transcoding = service
+    handlers = {INGEST: work.ingest, CHUNK: work.chunk, POSTER: work.poster}
+    slots = settings.workers or max(1, (os.cpu_count() or 1) // 4)
+    drain, grace = context.draining, settings.grace_s
+
+    async def health() -> dict[str, Check]:
+        absent = [name for name, held in sandbox.protections().items() if not held]
+        confined = Check("degraded", f"encoders run without {', '.join(absent)}") if absent else Check("ok")
+        depth, age = await jobs.depth(QUEUE)
+        return {"sandbox": confined, "queue": Check("ok", f"{depth} jobs wait, the oldest since {age:.0f} s")}
+
+    async with (
+        jobs.runner(QUEUE, handlers, slots=slots, grace_s=grace, drain=drain),
+        jobs.runner(QUEUE, handlers, slots=1, max_priority=BEGINNING, grace_s=grace, drain=drain),
+        every(LOOK_AFTER_EVERY_S, films.look_after, name="films without jobs", at_once=True),
+    ):
+        yield Parts(
+            provides={Transcoding: transcoding},
+            routes=controllers(transcoding),
+            listens={AssetDeleted: service.asset_deleted},
+            health=health,
+        )
+        arrivals.all()
+
+
+plugin = Plugin(
+    name="transcoder",
+    settings=TranscoderSettings,
+    setup=setup,
+    requires=(Database, Jobs, Outbox, BlobStore, Sandbox, Site, Clock, Metrics, Catalog, Uploads),
+    provides=(Transcoding,),
+)

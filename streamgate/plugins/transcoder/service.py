@@ -1,0 +1,133 @@
+"""Transcoding: the timeline of a film, its segments on demand, retry and cancel."""
+
+from __future__ import annotations
+
+import asyncio
+
+from streamgate.contracts.metadata import AssetDeleted, Catalog
+from streamgate.contracts.transcoder import Presentation, SegmentObject
+from streamgate.domain.asset import AssetState
+from streamgate.domain.errors import Conflict, NotFound, Unavailable
+from streamgate.domain.identity import Caller
+from streamgate.media.model import MediaPlan
+from streamgate.plugins.transcoder import standing, store
+from streamgate.plugins.transcoder.arrivals import Arrivals
+from streamgate.plugins.transcoder.films import CHUNK, INGEST, REQUESTED, Films
+from streamgate.plugins.transcoder.store import ChunkRow, Film
+from streamgate.ports.storage import BlobStore
+
+
+class TranscodingService:
+    """Implements `contracts.transcoder.Transcoding`."""
+
+    def __init__(
+        self, *, films: Films, catalog: Catalog, blobs: BlobStore, arrivals: Arrivals, draining: asyncio.Event
+    ) -> None:
+        self._films = films
+        self._catalog = catalog
+        self._blobs = blobs
+        self._arrivals = arrivals
+        self._draining = draining
+
+    async def presentation(self, asset_id: str) -> Presentation:
+        film = await self._films.get(asset_id)
+        found = standing.presentation(film) if film is not None and film.error is None else None
+        if found is None:
+            raise NotFound("The film cannot be played, or not yet.")
+        return found
+
+    async def ensure(self, asset_id: str, rendition: str, number: int) -> SegmentObject:
+        film, plan, chunk = await self._place(asset_id, rendition, number)
+        asked = False
+        while True:
+            async with self._films.database.read() as connection:
+                row = await store.get_chunk(connection, film.plan_id or "", rendition, chunk)
+            if row is not None:
+                return _segment(plan, row, chunk, number)
+            if self._draining.is_set():
+                raise Unavailable("This server is being restarted. Try again in a moment.", retry_after=2)
+            if film.canceled:
+                raise Unavailable("Encoding of this film was stopped, and this part is not encoded.")
+            if not asked:
+                await self._ask(film, rendition, chunk)
+                asked = True
+            await self._arrivals.pause(asset_id)
+            film, plan, chunk = await self._place(asset_id, rendition, number)
+
+    async def lost(self, asset_id: str, rendition: str, number: int, key: str) -> None:
+        film, _, chunk = await self._place(asset_id, rendition, number)
+        prefix = key.rpartition("/")[0] + "/"
+        async with self._films.database.write() as tx:
+            if await store.drop_chunk(tx, film.plan_id or "", rendition, chunk, prefix):
+                await store.change(tx, asset_id, self._films.clock.now_ms(), settled=False)
+
+    async def retry(self, caller: Caller, asset_id: str) -> None:
+        await self._catalog.require_owner(caller, asset_id)
+        film = await self._films.get(asset_id)
+        state = AssetState.UPLOADING if film is None else (await self._films.stand(film)).state
+        if film is None or state not in {AssetState.FAILED, AssetState.CANCELED}:
+            raise Conflict(f"The film is {state}; only a failed or canceled one can be retried.")
+        now = self._films.clock.now_ms()
+        async with self._films.database.write() as tx:
+            await store.drop_failed(tx, asset_id)
+            await store.change(tx, asset_id, now, canceled=False, error_code=None, error_detail=None, settled=False)
+            if film.plan is None:
+                await self._films.submit_ingest(tx, asset_id, film.owner)
+            else:
+                await self._films.submit_missing(tx, film)
+        await self._films.tell(asset_id)
+
+    async def cancel(self, caller: Caller, asset_id: str) -> None:
+        await self._catalog.require_owner(caller, asset_id)
+        film = await self._films.get(asset_id)
+        if film is not None:
+            state = (await self._films.stand(film)).state
+            if state in {AssetState.READY, AssetState.FAILED}:
+                raise Conflict(f"The film is {state} already.")
+        elif not await self._films.jobs.find(subject=asset_id, kind=INGEST, limit=1):
+            raise Conflict("The film is still being uploaded; end the upload instead.")
+        now = self._films.clock.now_ms()
+        async with self._films.database.write() as tx:
+            await store.open_film(tx, asset_id, caller.account, now)
+            await store.change(tx, asset_id, now, canceled=True)
+            await self._films.jobs.cancel_subject(tx, asset_id, (INGEST, CHUNK))
+            self._films.changed(tx, asset_id)
+        await self._films.tell(asset_id)
+
+    async def asset_deleted(self, fact: AssetDeleted) -> None:
+        """Listens: stop the film's encoders, forget it, and remove its objects."""
+        async with self._films.database.write() as tx:
+            await self._films.jobs.cancel_subject(tx, fact.asset_id)
+            await store.drop_film(tx, fact.asset_id)
+            self._films.changed(tx, fact.asset_id)
+        await self._blobs.delete_prefix(f"assets/{fact.asset_id}/")
+
+    async def _place(self, asset_id: str, rendition: str, number: int) -> tuple[Film, MediaPlan, int]:
+        """The film, its plan, and the chunk that holds the segment."""
+        film = await self._films.get(asset_id)
+        if film is None or film.plan is None or film.error is not None:
+            raise NotFound("The film cannot be played, or not yet.")
+        planned = next((r for r in film.plan.renditions if r.name == rendition), None)
+        if planned is None or not 0 <= number < standing.segments(planned):
+            raise NotFound("The film has no such segment.")
+        chunk = standing.chunk_of(film.plan, number)
+        if chunk is None:
+            raise NotFound("The film has no such segment.")
+        return film, film.plan, chunk
+
+    async def _ask(self, film: Film, rendition: str, chunk: int) -> None:
+        """Have the chunk made for that rendition now, unless a job that runs already makes it."""
+        for job, payload in await self._films.live_chunk_jobs(film, chunk):
+            if rendition in payload.renditions:
+                if job.state == "running":
+                    return
+                if payload.renditions == (rendition,):
+                    break
+        async with self._films.database.write() as tx:
+            await self._films.submit_chunk(tx, film, chunk, (rendition,), REQUESTED)
+
+
+def _segment(plan: MediaPlan, row: ChunkRow, chunk: int, number: int) -> SegmentObject:
+    if row.prefix is None:
+        raise NotFound("This part of the film is damaged and cannot be played.")
+    return SegmentObject(f"{row.prefix}{number}.m4s", row.lengths[number - plan.chunks[chunk][0]])

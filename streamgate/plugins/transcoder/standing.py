@@ -1,0 +1,165 @@
+"""Where a film stands, derived from its plan and the outcomes of its chunks; never counted along the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from streamgate.contracts.metadata import MediaReport, Rendition, SourceMode
+from streamgate.contracts.transcoder import Presentation, RenditionPlan
+from streamgate.domain.asset import AssetState, Failure, FailureCode, MediaWarning
+from streamgate.media.model import MediaPlan, PlannedRendition
+from streamgate.plugins.transcoder.store import Film
+
+ENCODED = SourceMode("encode", "Every rendition is encoded from the upload.")
+NOTHING_PLAYS = Failure(FailureCode.MALFORMED_MEDIA, "No part of the film could be decoded. Export or upload it again.")
+PARTS_MISSING = MediaWarning(
+    "parts_missing", "Some parts of the film are damaged and are left out. Export or upload it again if that matters."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Derived facts. ``progress`` from 0 to 1."""
+
+    state: AssetState
+    playable: bool
+    progress: float
+    error: Failure | None
+    warnings: tuple[MediaWarning, ...]
+    renditions: tuple[Rendition, ...]
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing happens any more by itself."""
+        return self.state in {AssetState.READY, AssetState.FAILED, AssetState.CANCELED}
+
+
+def segments(rendition: PlannedRendition) -> int:
+    """How many segments the rendition has."""
+    return len(rendition.boundaries) - 1
+
+
+def takes_part(rendition: PlannedRendition, chunk: tuple[int, int]) -> bool:
+    """Whether the rendition has segments in the chunk."""
+    return chunk[0] < segments(rendition)
+
+
+def chunk_of(plan: MediaPlan, number: int) -> int | None:
+    """The chunk that holds a segment; None outside the plan."""
+    low, high = 0, len(plan.chunks)
+    while low < high:
+        middle = (low + high) // 2
+        first, end = plan.chunks[middle]
+        if number < first:
+            high = middle
+        elif number >= end:
+            low = middle + 1
+        else:
+            return middle
+    return None
+
+
+def stand(film: Film, done: Mapping[str, tuple[int, int]], *, begun: bool) -> Standing:
+    """``done``: by rendition, chunks encoded and chunks that cannot be; ``begun``: the first chunk of the lowest rung is there."""
+    plan = film.plan
+    if plan is None:
+        state = AssetState.CANCELED if film.canceled else AssetState.PROCESSING
+        return Standing(AssetState.FAILED if film.error else state, False, 0.0, film.error, (), ())
+    total = made = failed = 0
+    views = []
+    for rendition in plan.renditions:
+        expected = sum(takes_part(rendition, chunk) for chunk in plan.chunks)
+        encoded, impossible = done.get(rendition.name, (0, 0))
+        total, made, failed = total + expected, made + encoded, failed + impossible
+        views.append(_view(rendition, encoded, expected))
+    error = film.error
+    warnings = plan.warnings + ((PARTS_MISSING,) if failed and made else ())
+    complete = made + failed >= total
+    if complete and not made and not error:
+        error = NOTHING_PLAYS
+    state = AssetState.READY if complete else AssetState.CANCELED if film.canceled else AssetState.PROCESSING
+    if error:
+        state = AssetState.FAILED
+    playable = error is None and (begun or (state is AssetState.READY and made > 0))
+    return Standing(state, playable, made / total if total else 1.0, error, warnings, tuple(views))
+
+
+def report(film: Film, standing: Standing) -> MediaReport:
+    """What the catalog is told."""
+    plan = film.plan
+    return MediaReport(
+        asset_id=film.asset_id,
+        revision=film.revision,
+        state=standing.state,
+        playable=standing.playable,
+        progress=standing.progress,
+        duration=plan.duration if plan else None,
+        width=plan.width if plan else None,
+        height=plan.height if plan else None,
+        source=ENCODED if plan else None,
+        tracks=plan.tracks if plan else (),
+        renditions=standing.renditions,
+        warnings=standing.warnings,
+        error=standing.error,
+        poster_key=film.poster_key,
+    )
+
+
+def presentation(film: Film) -> Presentation | None:
+    """The film's timeline; None when it has none."""
+    if film.plan is None or film.plan_id is None:
+        return None
+    plan_id = film.plan_id
+    return Presentation(
+        asset_id=film.asset_id,
+        plan_id=plan_id,
+        duration=film.plan.duration,
+        renditions=tuple(_planned(film.asset_id, plan_id, rendition) for rendition in film.plan.renditions),
+        poster_key=film.poster_key,
+    )
+
+
+def folder(asset_id: str, plan_id: str, rendition: str) -> str:
+    """Where a rendition's objects lie, with a slash at the end."""
+    return f"assets/{asset_id}/{plan_id}/{rendition}/"
+
+
+def init_key(asset_id: str, plan_id: str, rendition: str) -> str:
+    """The storage key of a rendition's init segment."""
+    return f"{folder(asset_id, plan_id, rendition)}init.mp4"
+
+
+def _planned(asset_id: str, plan_id: str, rendition: PlannedRendition) -> RenditionPlan:
+    return RenditionPlan(
+        name=rendition.name,
+        kind=rendition.kind,
+        codecs=rendition.codecs,
+        timescale=rendition.timescale,
+        boundaries=rendition.boundaries,
+        bandwidth=rendition.bandwidth,
+        init_key=init_key(asset_id, plan_id, rendition.name),
+        width=rendition.width,
+        height=rendition.height,
+        frame_rate=rendition.frame_rate,
+        channels=rendition.channels,
+        sample_rate=rendition.sample_rate,
+        language=rendition.language,
+        label=rendition.label,
+        default=rendition.default,
+    )
+
+
+def _view(rendition: PlannedRendition, encoded: int, expected: int) -> Rendition:
+    rate = rendition.frame_rate
+    return Rendition(
+        name=rendition.name,
+        kind=rendition.kind,
+        codecs=rendition.codecs,
+        bandwidth=rendition.bandwidth,
+        width=rendition.width,
+        height=rendition.height,
+        frame_rate=rate[0] / rate[1] if rate else None,
+        language=rendition.language,
+        state="ready" if encoded >= expected else "partial" if encoded else "pending",
+    )

@@ -1,0 +1,223 @@
+"""All SQL of the transcoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from streamgate.domain.asset import Failure, FailureCode
+from streamgate.media.model import MediaPlan
+from streamgate.plugins.transcoder.tables import chunks, films
+from streamgate.runtime.database import Transaction
+
+_PLAN = msgspec.msgpack.Decoder(MediaPlan)
+
+
+@dataclass(frozen=True, slots=True)
+class Film:
+    """What the transcoder knows of a film. ``plan`` is None until it is planned."""
+
+    asset_id: str
+    owner: str | None
+    plan_id: str | None
+    plan: MediaPlan | None
+    canceled: bool
+    error: Failure | None
+    poster_key: str | None
+    poster_wish: int
+    settled: bool
+    revision: int
+    reported: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRow:
+    """A chunk of a rendition: encoded (``prefix``, ``lengths`` in bytes per segment), or impossible (``error_code``)."""
+
+    rendition: str
+    chunk: int
+    prefix: str | None
+    lengths: tuple[int, ...]
+    error_code: str | None
+
+
+def _film(row: Row[Any]) -> Film:
+    return Film(
+        asset_id=row.asset_id,
+        owner=row.owner,
+        plan_id=row.plan_id,
+        plan=_PLAN.decode(row.plan) if row.plan else None,
+        canceled=bool(row.canceled),
+        error=Failure(FailureCode(row.error_code), row.error_detail) if row.error_code else None,
+        poster_key=row.poster_key,
+        poster_wish=row.poster_wish,
+        settled=bool(row.settled),
+        revision=row.revision,
+        reported=row.reported,
+    )
+
+
+def _chunk(row: Row[Any]) -> ChunkRow:
+    lengths = msgspec.msgpack.decode(row.lengths, type=tuple[int, ...]) if row.lengths else ()
+    return ChunkRow(row.rendition, row.chunk, row.prefix, lengths, row.error_code)
+
+
+def _upsert(tx: Transaction, table: Any) -> Any:
+    return (postgresql if tx.dialect.name == "postgresql" else sqlite).insert(table)
+
+
+async def open_film(tx: Transaction, asset_id: str, owner: str | None, now_ms: int) -> None:
+    """Make the film's row when there is none."""
+    await tx.execute(
+        _upsert(tx, films)
+        .values(asset_id=asset_id, owner=owner, revision=1, created_ms=now_ms, updated_ms=now_ms)
+        .on_conflict_do_nothing()
+    )
+
+
+async def get(connection: AsyncConnection, asset_id: str) -> Film | None:
+    """One film; None when there is none."""
+    row = (await connection.execute(select(films).where(films.c.asset_id == asset_id))).first()
+    return None if row is None else _film(row)
+
+
+async def change(tx: Transaction, asset_id: str, now_ms: int, **values: Any) -> bool:
+    """Set columns and raise the revision; False when the film is gone."""
+    done = await tx.execute(
+        update(films)
+        .where(films.c.asset_id == asset_id)
+        .values(revision=films.c.revision + 1, updated_ms=now_ms, **values)
+    )
+    return done.rowcount == 1
+
+
+async def reported(tx: Transaction, asset_id: str, revision: int, settled: bool) -> None:
+    """The catalog has taken this revision; the film is settled when nothing changed meanwhile."""
+    await tx.execute(
+        update(films).where(films.c.asset_id == asset_id, films.c.reported < revision).values(reported=revision)
+    )
+    await tx.execute(
+        update(films).where(films.c.asset_id == asset_id, films.c.revision == revision).values(settled=settled)
+    )
+
+
+async def unsettled(connection: AsyncConnection, before_ms: int, limit: int) -> list[str]:
+    """Films that are not at their end and that nothing happened to since ``before_ms``."""
+    rows = await connection.execute(
+        select(films.c.asset_id)
+        .where(films.c.settled.is_(False), films.c.updated_ms < before_ms)
+        .order_by(films.c.updated_ms)
+        .limit(limit)
+    )
+    return [row[0] for row in rows]
+
+
+async def touch(tx: Transaction, asset_id: str, now_ms: int) -> None:
+    """The film was looked after."""
+    await tx.execute(update(films).where(films.c.asset_id == asset_id).values(updated_ms=now_ms))
+
+
+async def get_chunk(connection: AsyncConnection, plan_id: str, rendition: str, chunk: int) -> ChunkRow | None:
+    """One chunk of one rendition; None when it is still to be made."""
+    row = (
+        await connection.execute(
+            select(chunks).where(chunks.c.plan_id == plan_id, chunks.c.rendition == rendition, chunks.c.chunk == chunk)
+        )
+    ).first()
+    return None if row is None else _chunk(row)
+
+
+async def chunk_marks(
+    connection: AsyncConnection, plan_id: str, chunk: int | None = None
+) -> list[tuple[str, int, bool]]:
+    """(rendition, chunk, whether it is encoded) of everything that has a row, of one chunk or of all."""
+    query = select(chunks.c.rendition, chunks.c.chunk, chunks.c.error_code.is_(None)).where(chunks.c.plan_id == plan_id)
+    if chunk is not None:
+        query = query.where(chunks.c.chunk == chunk)
+    return [(row[0], row[1], bool(row[2])) for row in await connection.execute(query)]
+
+
+async def counts(connection: AsyncConnection, plan_id: str) -> dict[str, tuple[int, int]]:
+    """By rendition: chunks encoded, chunks that cannot be."""
+    rows = await connection.execute(
+        select(chunks.c.rendition, func.count(chunks.c.prefix), func.count(chunks.c.error_code))
+        .where(chunks.c.plan_id == plan_id)
+        .group_by(chunks.c.rendition)
+    )
+    return {row[0]: (int(row[1]), int(row[2])) for row in rows}
+
+
+async def add_chunk(
+    tx: Transaction,
+    *,
+    asset_id: str,
+    plan_id: str,
+    rendition: str,
+    chunk: int,
+    now_ms: int,
+    prefix: str | None = None,
+    lengths: Iterable[int] = (),
+    error_code: str | None = None,
+) -> bool:
+    """Write a chunk's outcome; False when another attempt was first (its outcome stays)."""
+    done = await tx.execute(
+        _upsert(tx, chunks)
+        .values(
+            asset_id=asset_id,
+            plan_id=plan_id,
+            rendition=rendition,
+            chunk=chunk,
+            prefix=prefix,
+            lengths=msgspec.msgpack.encode(tuple(lengths)) if prefix else None,
+            error_code=error_code,
+            done_ms=now_ms,
+        )
+        .on_conflict_do_nothing()
+    )
+    return bool(done.rowcount == 1)
+
+
+async def drop_chunk(tx: Transaction, plan_id: str, rendition: str, chunk: int, prefix: str) -> bool:
+    """Forget an encoded chunk whose objects are gone; False when it was made again already."""
+    done = await tx.execute(
+        delete(chunks).where(
+            chunks.c.plan_id == plan_id,
+            chunks.c.rendition == rendition,
+            chunks.c.chunk == chunk,
+            chunks.c.prefix == prefix,
+        )
+    )
+    return done.rowcount == 1
+
+
+async def drop_failed(tx: Transaction, asset_id: str) -> None:
+    """Forget what could not be encoded, so that it is tried again."""
+    await tx.execute(delete(chunks).where(chunks.c.asset_id == asset_id, chunks.c.error_code.is_not(None)))
+
+
+async def drop_film(tx: Transaction, asset_id: str) -> None:
+    """Forget a film."""
+    await tx.execute(delete(chunks).where(chunks.c.asset_id == asset_id))
+    await tx.execute(delete(films).where(films.c.asset_id == asset_id))
+
+
+async def insert_plan(tx: Transaction, asset_id: str, plan_id: str, plan: MediaPlan, now_ms: int) -> bool:
+    """Store a film's plan in place of any older one; False when the film is gone."""
+    await tx.execute(delete(chunks).where(chunks.c.asset_id == asset_id))
+    return await change(
+        tx,
+        asset_id,
+        now_ms,
+        plan_id=plan_id,
+        plan=msgspec.msgpack.encode(plan),
+        error_code=None,
+        error_detail=None,
+        settled=False,
+    )

@@ -1,0 +1,298 @@
+"""The transcoder's jobs: looking at a film, encoding its chunks, taking its picture. Each is safe to run again at any time."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+
+import structlog
+
+from streamgate.contracts.transcoder import MediaReplaced, PosterPayload
+from streamgate.contracts.upload import IngestPayload, Uploads
+from streamgate.domain.asset import FailureCode, MediaRefused
+from streamgate.domain.errors import NotFound, StreamGateError, Unavailable
+from streamgate.domain.identity import Prefix, new_id
+from streamgate.media.model import EncodedChunk, LadderSettings, Limits, MediaPlan
+from streamgate.media.sandbox import Sandbox
+from streamgate.plugins.transcoder import source_bytes, standing, store
+from streamgate.plugins.transcoder.counters import EncodeCounters
+from streamgate.plugins.transcoder.films import BEGINNING, PICTURE, POSTER, QUEUE, ChunkPayload, Films
+from streamgate.plugins.transcoder.settings import TranscoderSettings
+from streamgate.plugins.transcoder.store import Film
+from streamgate.ports.storage import BlobStore
+from streamgate.runtime.database import Transaction
+from streamgate.runtime.jobs import Attempt, PermanentFailure
+from streamgate.runtime.outbox import Outbox
+
+TRIES = 3
+"""Times that a chunk is tried whose encoder died or took too long, before that part of the film is given up."""
+
+WORTH_ANOTHER_TRY = frozenset({FailureCode.TIMEOUT, FailureCode.INTERNAL, FailureCode.TOO_LARGE})
+
+
+class TranscodeWork:
+    """Handlers of the queue ``transcode``."""
+
+    def __init__(
+        self,
+        *,
+        settings: TranscoderSettings,
+        films: Films,
+        uploads: Uploads,
+        blobs: BlobStore,
+        sandbox: Sandbox,
+        outbox: Outbox,
+        scratch: Path,
+        counters: EncodeCounters,
+    ) -> None:
+        self._settings = settings
+        self._films = films
+        self._uploads = uploads
+        self._blobs = blobs
+        self._sandbox = sandbox
+        self._outbox = outbox
+        self._scratch = scratch
+        self._counters = counters
+        self._ladder = LadderSettings(
+            rungs=settings.rungs,
+            preset=settings.preset,
+            segment_s=settings.segment_s,
+            audio_bitrate=settings.audio_bitrate,
+            max_frame_rate=settings.max_frame_rate,
+        )
+        self._limits = Limits(max_duration_s=settings.max_duration_s, max_pixels=settings.max_pixels)
+
+    async def ingest(self, attempt: Attempt) -> None:
+        """Look at an uploaded film: plan it and submit its chunks, or say why it cannot be played."""
+        asset_id = attempt.payload(IngestPayload).asset_id
+        films = self._films
+        async with films.database.write() as tx:
+            await attempt.fence(tx)
+            await store.open_film(tx, asset_id, attempt.job.owner, films.clock.now_ms())
+        await films.tell(asset_id)
+        try:
+            plan = await self._plan(asset_id)
+        except MediaRefused as refused:
+            await self._refuse(attempt, asset_id, refused)
+        plan_id = new_id(Prefix.PLAN)
+        for rendition in plan.renditions:
+            await self._blobs.put(standing.init_key(asset_id, plan_id, rendition.name), rendition.init)
+        now = films.clock.now_ms()
+        async with attempt.completing() as tx:
+            old = await store.get(tx, asset_id)
+            await store.insert_plan(tx, asset_id, plan_id, plan, now)
+            film = await store.get(tx, asset_id)
+            if film is not None:
+                await films.submit_missing(tx, film)
+                if plan.width is not None:
+                    await films.jobs.submit(
+                        tx,
+                        POSTER,
+                        PosterPayload(asset_id=asset_id),
+                        queue=QUEUE,
+                        priority=PICTURE,
+                        owner=film.owner,
+                        subject=asset_id,
+                    )
+            await self._outbox.announce(tx, MediaReplaced(asset_id=asset_id))
+            films.changed(tx, asset_id)
+        await films.tell(asset_id)
+        if old is not None and old.plan_id is not None:
+            await self._blobs.delete_prefix(f"assets/{asset_id}/{old.plan_id}/")
+
+    async def chunk(self, attempt: Attempt) -> None:
+        """Encode what is still missing of a chunk, for a set of renditions at once."""
+        payload = attempt.payload(ChunkPayload)
+        films = self._films
+        film = await films.get(payload.asset_id)
+        if film is None or film.plan is None or film.plan_id != payload.plan_id or film.canceled:
+            return
+        names = await self._still_missing(film, payload, attempt.job.id)
+        if not names:
+            return
+        folder = self._scratch / f"{attempt.job.id}-{attempt.job.attempt}"
+        folder.mkdir(mode=0o700, parents=True)
+        began = time.monotonic()
+        try:
+            made = await self._encode(film, film.plan, payload, names, folder, attempt)
+            if made is not None:
+                await self._store(attempt, film, film.plan, payload, names, made, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._counters.encoded(len(names), time.monotonic() - began)
+        await films.tell(film.asset_id)
+
+    async def poster(self, attempt: Attempt) -> None:
+        """Take a picture of the film for its listing; a film without one is no failure."""
+        payload = attempt.payload(PosterPayload)
+        films = self._films
+        film = await films.get(payload.asset_id)
+        if film is None or film.plan is None or film.plan.width is None or film.poster_wish > payload.wish:
+            return
+        try:
+            source = await self._uploads.source(film.asset_id)
+            async with source_bytes.opened(source, self._blobs) as data:
+                jpeg = await self._sandbox.poster(data, film.plan, at_s=payload.at_s)
+        except (MediaRefused, NotFound) as error:
+            structlog.get_logger().warning("no poster", asset_id=film.asset_id, reason=str(error))
+            return
+        if not jpeg:
+            return
+        key = f"assets/{film.asset_id}/poster/{attempt.job.id}.jpg"
+        await self._blobs.put(key, jpeg)
+        kept = False
+        async with attempt.completing() as tx:
+            now = await store.get(tx, film.asset_id)
+            if now is not None and now.poster_wish <= payload.wish:
+                values = {"poster_key": key, "poster_wish": payload.wish}
+                kept = await store.change(tx, film.asset_id, films.clock.now_ms(), **values)
+        await self._delete([key] if not kept else [film.poster_key] if film.poster_key else [])
+        await films.tell(film.asset_id)
+
+    async def _plan(self, asset_id: str) -> MediaPlan:
+        try:
+            source = await self._uploads.source(asset_id)
+        except NotFound:
+            raise PermanentFailure("not_found", "The uploaded bytes of the film are gone.") from None
+        async with source_bytes.opened(source, self._blobs) as data:
+            return await self._sandbox.plan(
+                data, ladder=self._ladder, limits=self._limits, timeout_s=self._settings.plan_timeout_s
+            )
+
+    async def _refuse(self, attempt: Attempt, asset_id: str, refused: MediaRefused) -> None:
+        """The film cannot be played: say so, and end the job as failed. Raises `PermanentFailure`, or for another try."""
+        code, detail = refused.failure.code, refused.failure.detail
+        if code in WORTH_ANOTHER_TRY and attempt.job.failures + 1 < TRIES:
+            raise Unavailable(detail)
+        films = self._films
+        async with films.database.write() as tx:
+            await attempt.fence(tx)
+            now = films.clock.now_ms()
+            await store.change(tx, asset_id, now, error_code=code.value, error_detail=detail)
+            films.changed(tx, asset_id)
+        await films.tell(asset_id)
+        raise PermanentFailure(code.value, detail)
+
+    async def _still_missing(self, film: Film, payload: ChunkPayload, own_id: str) -> tuple[str, ...]:
+        """What this job is to make: its set, without what is made and without what a more urgent job has taken."""
+        async with self._films.database.read() as connection:
+            have = {name for name, _, _ in await store.chunk_marks(connection, payload.plan_id, payload.chunk)}
+        taken: set[str] = set()
+        if len(payload.renditions) > 1:
+            for job, other in await self._films.live_chunk_jobs(film, payload.chunk):
+                if job.id != own_id and len(other.renditions) < len(payload.renditions):
+                    taken.update(other.renditions)
+        return tuple(name for name in payload.renditions if name not in have | taken)
+
+    async def _encode(
+        self, film: Film, plan: MediaPlan, payload: ChunkPayload, names: tuple[str, ...], folder: Path, attempt: Attempt
+    ) -> EncodedChunk | None:
+        """The encoded chunk; None when it was found to be impossible and that is written down."""
+        try:
+            source = await self._uploads.source(film.asset_id)
+            async with source_bytes.opened(source, self._blobs) as data:
+                return await self._sandbox.encode(
+                    data,
+                    plan,
+                    chunk=payload.chunk,
+                    renditions=names,
+                    folder=folder,
+                    timeout_s=self._settings.chunk_timeout_s,
+                    eager=attempt.job.priority > BEGINNING,
+                )
+        except NotFound:
+            raise PermanentFailure("not_found", "The uploaded bytes of the film are gone.") from None
+        except MediaRefused as refused:
+            if refused.failure.code in WORTH_ANOTHER_TRY and attempt.job.failures + 1 < TRIES:
+                raise Unavailable(refused.failure.detail) from None
+            structlog.get_logger().warning(
+                "a chunk cannot be encoded", asset_id=film.asset_id, chunk=payload.chunk, code=refused.failure.code
+            )
+            async with attempt.completing() as tx:
+                await self._write_impossible(tx, film, payload.chunk, names, refused.failure.code)
+            return None
+
+    async def _write_impossible(
+        self, tx: Transaction, film: Film, chunk: int, names: tuple[str, ...], code: FailureCode
+    ) -> None:
+        now = self._films.clock.now_ms()
+        for name in names:
+            await store.add_chunk(
+                tx,
+                asset_id=film.asset_id,
+                plan_id=film.plan_id or "",
+                rendition=name,
+                chunk=chunk,
+                now_ms=now,
+                error_code=code.value,
+            )
+        await store.change(tx, film.asset_id, now)
+        self._films.changed(tx, film.asset_id)
+
+    async def _store(
+        self,
+        attempt: Attempt,
+        film: Film,
+        plan: MediaPlan,
+        payload: ChunkPayload,
+        names: tuple[str, ...],
+        made: EncodedChunk,
+        folder: Path,
+    ) -> None:
+        """Put the segments under a prefix of this attempt, then commit rows and completion together; the first one wins."""
+        plan_id, first = film.plan_id or "", plan.chunks[payload.chunk][0]
+        tag = f"{first}-{attempt.job.id[-8:]}-{attempt.job.attempt}/"
+        prefixes = {name: standing.folder(film.asset_id, plan_id, name) + tag for name in names}
+        put: list[str] = []
+        kept: set[str] = set()
+        try:
+            for segment in made.segments:
+                key = f"{prefixes[segment.rendition]}{segment.number}.m4s"
+                put.append(key)
+                await self._blobs.put(key, _pieces(folder / segment.file))
+            kept = await self._commit(attempt, film, payload.chunk, prefixes, made)
+        finally:
+            await self._delete(key for key in put if key.rpartition("/")[0] + "/" not in kept)
+
+    async def _commit(
+        self, attempt: Attempt, film: Film, chunk: int, prefixes: dict[str, str], made: EncodedChunk
+    ) -> set[str]:
+        """Write the rows and complete the job as one; the prefixes of the renditions that nobody else had made before."""
+        plan_id, won = film.plan_id or "", set()
+        async with attempt.completing() as tx:
+            current = await store.get(tx, film.asset_id)
+            now = self._films.clock.now_ms()
+            if current is not None and current.plan_id == plan_id:
+                for name, prefix in prefixes.items():
+                    in_order = sorted((s for s in made.segments if s.rendition == name), key=lambda s: s.number)
+                    if await store.add_chunk(
+                        tx,
+                        asset_id=film.asset_id,
+                        plan_id=plan_id,
+                        rendition=name,
+                        chunk=chunk,
+                        now_ms=now,
+                        prefix=prefix,
+                        lengths=[segment.length for segment in in_order],
+                    ):
+                        won.add(prefix)
+                await store.change(tx, film.asset_id, now)
+            self._films.changed(tx, film.asset_id)
+        return won
+
+    async def _delete(self, keys: Iterable[str]) -> None:
+        """Remove objects that no row names; what cannot be removed now is only wasted room."""
+        for key in keys:
+            try:
+                await self._blobs.delete(key)
+            except StreamGateError as error:
+                structlog.get_logger().warning("an object was left behind", key=key, reason=error.detail)
+
+
+async def _pieces(path: Path) -> AsyncIterator[bytes]:
+    """A file that a child wrote, in pieces."""
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            yield piece
