@@ -6,6 +6,7 @@ segments ``{n}.m4s``, n from 0.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from urllib.parse import quote
 
@@ -42,7 +43,7 @@ def media_playlist(rendition: RenditionPlan, init_name: str = "init.mp4") -> str
     than a microsecond.
     """
     edges = [_microseconds(tick, rendition.timescale) for tick in rendition.boundaries]
-    durations = [end - start for start, end in zip(edges, edges[1:], strict=False)]
+    durations = [end - start for start, end in itertools.pairwise(edges)]
     target = max((_rounded_seconds(duration) for duration in durations), default=1)
     lines = [
         "#EXTM3U",
