@@ -23,6 +23,9 @@ Transaction = AsyncConnection
 
 _AFTER_COMMIT = "streamgate_after_commit"
 
+TURN_S = 30.0
+"""How long a statement waits for a connection, or SQLite's write lock, before the database counts as unavailable."""
+
 
 class Database:
     """Made by `open_database`. Every statement runs in a transaction of `read` or `write`."""
@@ -100,7 +103,9 @@ async def open_database(url: str) -> AsyncIterator[Database]:
     if backend == "sqlite":
         writer, reader = _sqlite(url)
     elif backend == "postgresql":
-        writer = reader = create_async_engine(url, pool_size=10, max_overflow=10, pool_pre_ping=True)
+        writer = reader = create_async_engine(
+            url, pool_size=10, max_overflow=10, pool_timeout=TURN_S, pool_pre_ping=True
+        )
     else:
         raise ConfigurationError(f"database.url names {backend!r}; it must be sqlite+aiosqlite or postgresql+asyncpg.")
     try:
@@ -112,8 +117,8 @@ async def open_database(url: str) -> AsyncIterator[Database]:
 
 
 def _sqlite(url: str) -> tuple[AsyncEngine, AsyncEngine]:
-    writer = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=30)
-    reader = create_async_engine(url, pool_size=4, max_overflow=0, pool_timeout=30)
+    writer = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=TURN_S)
+    reader = create_async_engine(url, pool_size=4, max_overflow=0, pool_timeout=TURN_S)
     for engine, begin in ((writer, "BEGIN IMMEDIATE"), (reader, "BEGIN DEFERRED")):
         prepare_sqlite(engine, begin)
     return writer, reader
@@ -127,7 +132,7 @@ def prepare_sqlite(engine: AsyncEngine, begin: str) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
         for pragma in (
-            "busy_timeout=30000",
+            f"busy_timeout={int(TURN_S * 1000)}",
             "journal_mode=WAL",
             "synchronous=FULL",
             "foreign_keys=ON",
