@@ -1,0 +1,29 @@
+"""Routes of the cache service."""
+
+from __future__ import annotations
+
+from litestar import Controller, get, post
+
+from streamgate.contracts.cache import CachePolicy, CacheStatistics, PurgeRequest, PurgeResult
+from streamgate.domain.identity import Caller, Role
+from streamgate.runtime.http import least
+
+
+def controllers(policy: CachePolicy) -> list[type[Controller]]:
+    """The controllers over an implementation of the contract."""
+
+    class CacheController(Controller):
+        path = "/api/v1/cache"
+        tags = ("cache",)
+
+        @get("/stats", opt=least(Role.ADMIN), operation_id="cacheStatistics", summary="Statistics of the cache")
+        async def read(self, caller: Caller) -> CacheStatistics:
+            """Entries, bytes, hits and misses of each tier since the process began."""
+            return await policy.statistics(caller)
+
+        @post("/purge", opt=least(Role.ADMIN), operation_id="purgeCache", summary="Purge the cache", status_code=200)
+        async def purge(self, caller: Caller, data: PurgeRequest) -> PurgeResult:
+            """Drop what carries one of the tags (none: everything), in every process; counts what this one dropped."""
+            return await policy.purge(caller, data)
+
+    return [CacheController]

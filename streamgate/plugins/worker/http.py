@@ -1,0 +1,70 @@
+"""Routes of the worker."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from litestar import Controller, get, post
+from litestar.params import Parameter
+
+from streamgate.contracts.worker import Job, JobPage, JobQuery, JobState, Work
+from streamgate.domain.identity import Caller, Role
+from streamgate.runtime.http import least
+
+Limit = Annotated[int, Parameter(query="limit", description="Items on a page, 1 to 100.")]
+Cursor = Annotated[str | None, Parameter(query="cursor", description="What the page before named as next_cursor.")]
+State = Annotated[JobState | None, Parameter(query="state", description="Only jobs in this state.")]
+Kind = Annotated[str | None, Parameter(query="kind", description="Only jobs of this kind.")]
+Subject = Annotated[str | None, Parameter(query="subject", description="Only jobs about this thing: an asset's id.")]
+
+
+def controllers(work: Work) -> list[type[Controller]]:
+    """The controllers over an implementation of the contract."""
+
+    class JobController(Controller):
+        path = "/api/v1/jobs"
+        tags = ("jobs",)
+
+        @get("/", opt=least(Role.CREATOR), operation_id="listJobs", summary="List jobs")
+        async def listing(
+            self,
+            caller: Caller,
+            limit: Limit = 50,
+            cursor: Cursor = None,
+            state: State = None,
+            kind: Kind = None,
+            subject: Subject = None,
+        ) -> JobPage:
+            """Newest first: the caller's own; an administrator sees all."""
+            return await work.list(
+                caller, JobQuery(state=state, kind=kind, subject=subject, limit=limit, cursor=cursor)
+            )
+
+        @get("/{job_id:str}", opt=least(Role.CREATOR), operation_id="getJob", summary="Read a job")
+        async def read(self, caller: Caller, job_id: str) -> Job:
+            """The job; 404 unless the caller owns it."""
+            return await work.get(caller, job_id)
+
+        @post(
+            "/{job_id:str}/retry",
+            opt=least(Role.CREATOR),
+            operation_id="retryJob",
+            summary="Run a job again",
+            status_code=200,
+        )
+        async def retry(self, caller: Caller, job_id: str) -> Job:
+            """Queue a failed or canceled job again, its failures forgotten; 409 in any other state."""
+            return await work.retry(caller, job_id)
+
+        @post(
+            "/{job_id:str}/cancel",
+            opt=least(Role.CREATOR),
+            operation_id="cancelJob",
+            summary="Cancel a job",
+            status_code=200,
+        )
+        async def cancel(self, caller: Caller, job_id: str) -> Job:
+            """Stop a queued or running job; a running one ends at its next heartbeat. 409 once it is done or failed."""
+            return await work.cancel(caller, job_id)
+
+    return [JobController]

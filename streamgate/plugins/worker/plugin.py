@@ -1,0 +1,39 @@
+"""The worker: looks after jobs and forgets what is over."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from streamgate.contracts.worker import Work
+from streamgate.domain.clock import Clock
+from streamgate.kernel import Context, Parts, Plugin
+from streamgate.plugins.worker.settings import WorkerSettings
+from streamgate.runtime.jobs import Jobs
+from streamgate.runtime.outbox import Outbox
+from streamgate.runtime.telemetry import Metrics
+
+MEASURE_S = 15.0
+
+
+@asynccontextmanager
+async def setup(context: Context[WorkerSettings]) -> AsyncGenerator[Parts, None]:
+    """Start the worker."""
+    from streamgate.plugins.worker.http import controllers
+    from streamgate.plugins.worker.service import Upkeep, WorkService
+    from streamgate.runtime.background import every
+
+    jobs, settings = context.need(Jobs), context.settings
+    service = WorkService(jobs)
+    work: Work = service
+    upkeep = Upkeep(jobs, context.need(Outbox), context.need(Clock), settings, context.need(Metrics).registry)
+    async with (
+        every(settings.sweep_interval_s, upkeep.sweep, name="sweep of finished jobs and delivered facts", at_once=True),
+        every(MEASURE_S, upkeep.measure, name="measuring of queues", at_once=True),
+    ):
+        yield Parts(provides={Work: work}, routes=controllers(work), health=upkeep.health)
+
+
+plugin = Plugin(
+    name="worker", settings=WorkerSettings, setup=setup, requires=(Jobs, Outbox, Clock, Metrics), provides=(Work,)
+)
