@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import Annotated
 
 from litestar import Controller, get, post
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 
 from streamgate.contracts.worker import Job, JobPage, JobQuery, JobState, Work
 from streamgate.domain.identity import Caller, Role
 from streamgate.runtime.http import least
 
-Limit = Annotated[int, Parameter(query="limit", description="Items on a page, 1 to 100.")]
-Cursor = Annotated[str | None, Parameter(query="cursor", description="What the page before named as next_cursor.")]
-State = Annotated[JobState | None, Parameter(query="state", description="Only jobs in this state.")]
-Kind = Annotated[str | None, Parameter(query="kind", description="Only jobs of this kind.")]
-Subject = Annotated[str | None, Parameter(query="subject", description="Only jobs about this thing: an asset's id.")]
+Limit = Annotated[int, QueryParameter(name="limit", description="Items on a page, 1 to 100.")]
+Cursor = Annotated[str | None, QueryParameter(name="cursor", description="What the page before named as next_cursor.")]
+State = Annotated[JobState | None, QueryParameter(name="state", description="Only jobs in this state.")]
+Kind = Annotated[str | None, QueryParameter(name="kind", description="Only jobs of this kind.")]
+Subject = Annotated[
+    str | None, QueryParameter(name="subject", description="Only jobs about this thing: an asset's id.")
+]
 
 
 def controllers(work: Work) -> list[type[Controller]]:
@@ -31,13 +33,13 @@ def controllers(work: Work) -> list[type[Controller]]:
             caller: Caller,
             limit: Limit = 50,
             cursor: Cursor = None,
-            state: State = None,
+            in_state: State = None,
             kind: Kind = None,
             subject: Subject = None,
         ) -> JobPage:
             """Newest first: the caller's own; an administrator sees all."""
             return await work.list(
-                caller, JobQuery(state=state, kind=kind, subject=subject, limit=limit, cursor=cursor)
+                caller, JobQuery(state=in_state, kind=kind, subject=subject, limit=limit, cursor=cursor)
             )
 
         @get("/{job_id:str}", opt=least(Role.CREATOR), operation_id="getJob", summary="Read a job")
