@@ -150,6 +150,23 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     max_staleness_s: float
 
 
+class EvaluationRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A dry run: a ``document``, or the stored policy ``policy_id``, for a wallet (CAIP-10 or address), at a block or now."""
+
+    account: str
+    document: dict[str, Any] | None = None
+    policy_id: str | None = None
+    block: int | None = None
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gate would have said."""
+
+    decision: Literal["allow", "deny", "unknown"]
+    leaves: tuple[LeafResult, ...]
+    warnings: tuple[str, ...] = ()
+
+
 class PublicKey(msgspec.Struct, frozen=True, kw_only=True):
     """One member of a JWK Set (RFC 7517, RFC 8037)."""
 
@@ -190,6 +207,7 @@ class PolicyChanged(msgspec.Struct, frozen=True, kw_only=True):
         "/api/v1/auth/api-keys/{key_id}",
         "/api/v1/policies",
         "/api/v1/policies/{policy_id}",
+        "/api/v1/policies/evaluate",
     ),
 )
 class Access(Protocol):
@@ -266,6 +284,11 @@ class Access(Protocol):
     @user(Role.CREATOR)
     async def replace_policy(self, caller: Caller, policy_id: str, draft: PolicyDraft) -> PolicyView:
         """A new version; announces `PolicyChanged`."""
+        ...
+
+    @user(Role.CREATOR)
+    async def evaluate(self, caller: Caller, request: EvaluationRequest) -> Evaluation:
+        """What a policy says of a wallet, with nothing granted; `ValidationFailed` or `NotFound` as for storing it."""
         ...
 
     async def attachable(self, caller: Caller, policy_id: str) -> PolicySummary:

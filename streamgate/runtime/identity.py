@@ -28,7 +28,7 @@ LEEWAY_S = 30
 MAX_CREDENTIAL = 4096
 KEYS_AGE_S = 60.0
 KEYS_PAUSE_S = 5.0
-RESOLVED_AGE_S = 30.0
+RESOLVED_AGE_S = 5.0
 MAX_RESOLVED = 1000
 KEY_PREFIX = "sg_"
 """What API keys begin with; nothing else that is a bearer credential does."""
@@ -78,12 +78,6 @@ class Authenticator:
         if credential.startswith(KEY_PREFIX):
             return await self._by_key(credential)
         return await self._by_token(credential)
-
-    def forget(self, key_id: str | None) -> None:
-        """An API key ended: it is not believed any more."""
-        for key, resolved in list(self._resolved.items()):
-            if resolved.caller.key_id == key_id:
-                del self._resolved[key]
 
     async def _by_key(self, key: str) -> Caller:
         now = self._clock.monotonic()
