@@ -16,8 +16,9 @@ from streamgate.domain.errors import StreamGateError
 from streamgate.ports.bus import Message
 from streamgate.runtime import jobstore
 from streamgate.runtime.database import Transaction
+from streamgate.runtime.jobrow import JobRow
 from streamgate.runtime.jobs import Attempt, Handler, Jobs, PermanentFailure, Snooze
-from streamgate.runtime.jobstore import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, JobRow
+from streamgate.runtime.jobstore import FIRST_BACKOFF_S, LONGEST_BACKOFF_S
 
 PAUSE_S = 1.0
 """How long a slot waits after something went wrong, or for a due job that somebody else just took."""

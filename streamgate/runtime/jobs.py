@@ -11,17 +11,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 import structlog
 
 from streamgate.domain.clock import Clock
 from streamgate.ports.bus import Bus, Message
-from streamgate.runtime import jobstore
 from streamgate.runtime.database import Database, Transaction, after_commit
-from streamgate.runtime.jobstore import MAX_CRASHES, MAX_FAILURES, JobRow
-from streamgate.runtime.tables import jobs as table
+from streamgate.runtime.deferred import Deferred
+from streamgate.runtime.jobrow import MAX_CRASHES, MAX_FAILURES, JobRow
+
+if TYPE_CHECKING:
+    from streamgate.runtime import jobstore, tables
+else:
+    jobstore = Deferred("streamgate.runtime.jobstore")
+    tables = Deferred("streamgate.runtime.tables")
 
 __all__ = [
     "MAX_CRASHES",
@@ -190,15 +195,15 @@ class Jobs:
     async def cancel(self, tx: Transaction, job_id: str) -> bool:
         """Cancel: a queued job is ``canceled`` at once; a running one is told (at once in this process, else by its next
         heartbeat) and its handler's task cancelled. False when it was already done, failed or canceled."""
-        ids = await jobstore.cancel(tx, self.clock.now_ms(), table.c.id == job_id)
+        ids = await jobstore.cancel(tx, self.clock.now_ms(), tables.jobs.c.id == job_id)
         self._stop_after_commit(tx, ids)
         return bool(ids)
 
     async def cancel_subject(self, tx: Transaction, subject: str, kinds: tuple[str, ...] | None = None) -> int:
         """`cancel` for every queued or running job about ``subject``."""
-        which = table.c.subject == subject
+        which = tables.jobs.c.subject == subject
         if kinds is not None:
-            which &= table.c.kind.in_(kinds)
+            which &= tables.jobs.c.kind.in_(kinds)
         ids = await jobstore.cancel(tx, self.clock.now_ms(), which)
         self._stop_after_commit(tx, ids)
         return len(ids)

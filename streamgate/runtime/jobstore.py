@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import secrets
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, case, delete, func, or_, select, update
@@ -17,45 +16,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from streamgate.domain.identity import Prefix, new_id
 from streamgate.runtime.database import Transaction
+from streamgate.runtime.jobrow import MAX_CRASHES, MAX_FAILURES, JobRow
 from streamgate.runtime.tables import LIVE, jobs
-
-MAX_FAILURES = 5
-"""Reported errors that a job may have; the next one makes it ``failed``."""
-
-MAX_CRASHES = 50
-"""Expired leases that a job may have; the next one makes it ``failed``."""
 
 KEPT_ERRORS = 10
 FIRST_BACKOFF_S = 2.0
 LONGEST_BACKOFF_S = 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class JobRow:
-    """A job as stored. States: queued, running, done, failed, canceled. Lower ``priority`` runs first."""
-
-    id: str
-    kind: str
-    queue: str
-    key: str | None
-    state: str
-    priority: int
-    payload: bytes
-    attempt: int
-    failures: int
-    crashes: int
-    progress: float
-    subject: str | None
-    owner: str | None
-    cancel_requested: bool
-    errors: list[dict[str, Any]]
-    created_ms: int
-    run_at_ms: int
-    started_ms: int | None
-    finished_ms: int | None
-    lease_token: str | None
-    lease_until_ms: int | None
-    worker: str | None
 
 
 def _job(row: Row[Any]) -> JobRow:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from streamgate.domain.errors import ConfigurationError
-from streamgate.runtime.database import prepare_sqlite
+from streamgate.runtime.engines import prepare_sqlite
 
 
 def folder() -> Path:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from streamgate.domain.errors import ConfigurationError, InsufficientStorage, Unavailable
-from streamgate.runtime import database as database_module
+from streamgate.runtime import engines
 from streamgate.runtime.database import Database, after_commit, open_database
 
 
@@ -120,8 +120,14 @@ async def test_a_database_that_is_locked_for_too_long_is_unavailable(database: D
     assert await numbers(database) == [2]
 
 
+async def test_a_statement_that_is_wrong_is_no_fault_of_the_database(database: Database) -> None:
+    with pytest.raises(OperationalError, match="no such table"):
+        async with database.write() as tx:
+            await tx.execute(text("INSERT INTO missing VALUES (1)"))
+
+
 async def test_waiting_too_long_for_a_turn_is_unavailable(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database_module, "TURN_S", 0.05)
+    monkeypatch.setattr(engines, "TURN_S", 0.05)
     async with open_database(database_url) as database, database.write():
         with pytest.raises(Unavailable):
             await add(database, 1)

@@ -24,6 +24,7 @@ from hypothesis.stateful import (
 
 from streamgate.runtime import jobstore
 from streamgate.runtime.database import open_database
+from streamgate.runtime.jobs import JobRow
 from streamgate.runtime.tables import jobs as table
 from tests.support.clock import FakeClock
 
@@ -61,7 +62,7 @@ class Modelled:
 class Held:
     """A claimed job as a worker that may be long dead remembers it."""
 
-    row: jobstore.JobRow
+    row: JobRow
     job_id: str = field(init=False)
     token: str = field(init=False)
 
