@@ -70,8 +70,7 @@ class Outbox:
             yield
         finally:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await asyncio.gather(task, return_exceptions=True)
 
     async def backlog(self) -> tuple[int, float]:
         """Facts not delivered yet, and the age in seconds of the oldest."""

@@ -71,9 +71,8 @@ def test_no_function_is_too_long() -> None:
     found = {}
     for path in sources():
         for node in ast.walk(tree(path)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                if length(node) > LONGEST_FUNCTION:
-                    found[f"{path}:{node.name}"] = length(node)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and length(node) > LONGEST_FUNCTION:
+                found[f"{path}:{node.name}"] = length(node)
     assert found == {}
 
 

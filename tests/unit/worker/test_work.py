@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,10 +15,12 @@ from sqlalchemy import insert, update
 from streamgate.adapters.bus_memory import MemoryBus
 from streamgate.contracts.declare import fact
 from streamgate.contracts.worker import JobQuery, Work
+from streamgate.domain.clock import Clock
 from streamgate.domain.errors import Conflict, Forbidden, NotFound, Unauthenticated, ValidationFailed
 from streamgate.domain.identity import ANONYMOUS, Caller, Prefix, Role, new_id
-from streamgate.kernel import LoopbackBinding
+from streamgate.kernel import Context, LoopbackBinding
 from streamgate.plugins.worker.http import controllers
+from streamgate.plugins.worker.plugin import plugin
 from streamgate.plugins.worker.service import Upkeep, WorkService
 from streamgate.plugins.worker.settings import WorkerSettings
 from streamgate.runtime.database import Database
@@ -26,6 +29,7 @@ from streamgate.runtime.jobs import Jobs
 from streamgate.runtime.outbox import Outbox
 from streamgate.runtime.tables import jobs as table
 from streamgate.runtime.tables import outbox as outbox_table
+from streamgate.runtime.telemetry import Metrics
 from tests.support.clock import FakeClock
 
 OWNER = Caller(account="eip155:1:0xaa", role=Role.CREATOR)
@@ -264,3 +268,17 @@ async def test_measures_show_each_queue_and_fall_back_to_nothing(
     await upkeep.measure()
     assert registry.get_sample_value("sg_jobs_runnable", {"queue": "q"}) == 0
     assert job_id
+
+
+async def test_the_plugin_sweeps_at_its_start_and_stops_cleanly(jobs: Jobs, bus: MemoryBus, clock: FakeClock) -> None:
+    outbox, metrics = Outbox(jobs.database, bus, clock), Metrics("worker", "1")
+    needs: dict[type, object] = {Jobs: jobs, Outbox: outbox, Clock: clock, Metrics: metrics}
+    old = await submit(jobs)
+    await become(jobs, old, state="done", finished_ms=1)
+    async with plugin.setup(Context("worker", WorkerSettings(), needs, asyncio.Event())) as parts:
+        async with asyncio.timeout(5):
+            while await jobs.get(old) is not None:
+                await asyncio.sleep(0.005)
+        assert parts.health is not None
+        assert (await parts.health())["queues"].status == "ok"
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith(("sweep", "measuring"))]
