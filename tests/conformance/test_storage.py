@@ -1,0 +1,210 @@
+"""The law of BlobStore, asked of every adapter."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from streamgate.adapters.storage_local import LocalBlobStore
+from streamgate.domain.errors import Conflict, InsufficientStorage, NotFound
+from streamgate.ports.storage import BlobRange, BlobStore
+
+
+@pytest.fixture(params=["local"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
+    return {"local": LocalBlobStore}[request.param](tmp_path / "objects")
+
+
+async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+async def failing(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+    raise ConnectionError("the sender went away")
+
+
+async def joined(data: AsyncIterator[bytes]) -> bytes:
+    return b"".join([piece async for piece in data])
+
+
+async def test_an_object_is_read_back_whole_and_by_range(store: BlobStore) -> None:
+    content = os.urandom(3_000_000)
+    info = await store.put("a/b/c.bin", pieces(content[:1], content[1:2_000_000], content[2_000_000:]))
+    assert (info.key, info.length) == ("a/b/c.bin", len(content))
+    assert await store.read("a/b/c.bin") == content
+    assert await joined(store.open("a/b/c.bin", 5, 2_500_000)) == content[5:2_500_005]
+    assert await store.read("a/b/c.bin", len(content), 0) == b""
+    sizes = [len(piece) async for piece in store.open("a/b/c.bin")]
+    assert max(sizes) <= 1 << 20
+    assert await store.stat("a/b/c.bin") == info
+
+
+async def test_what_is_not_there_is_not_found(store: BlobStore) -> None:
+    assert await store.stat("nothing") is None
+    with pytest.raises(NotFound):
+        await store.read("nothing")
+    with pytest.raises(NotFound):
+        await joined(store.open("nothing"))
+    await store.delete("nothing")
+    assert await store.delete_prefix("nothing/") == 0
+    await store.put("folder/object", b"x")
+    assert await store.stat("folder") is None
+
+
+@pytest.mark.parametrize(("offset", "length"), [(-1, None), (5, None), (0, 5), (3, 2), (0, -1)])
+async def test_a_range_outside_the_object_is_refused(store: BlobStore, offset: int, length: int | None) -> None:
+    await store.put("k", b"1234")
+    with pytest.raises(ValueError, match="range"):
+        await store.read("k", offset, length)
+    with pytest.raises(ValueError, match="range"):
+        await joined(store.open("k", offset, length))
+
+
+@pytest.mark.parametrize(
+    "key", ["", "/a", "a/", "a//b", "../a", "a/../b", "a/./b", "a b", "ä", "~partial/x", "a" * 513]
+)
+async def test_a_key_that_breaks_the_law_is_refused(store: BlobStore, key: str) -> None:
+    with pytest.raises(ValueError, match="not a key"):
+        await store.put(key, b"x")
+    with pytest.raises(ValueError, match="not a key"):
+        await store.read(key)
+
+
+async def test_a_failed_put_shows_nothing_and_keeps_the_old_object(store: BlobStore) -> None:
+    with pytest.raises(ConnectionError):
+        await store.put("k", failing(b"half"))
+    assert await store.stat("k") is None
+    await store.put("k", b"old")
+    with pytest.raises(ConnectionError):
+        await store.put("k", failing(b"new"))
+    assert await store.read("k") == b"old"
+    assert [info.key async for info in store.list("")] == ["k"]
+
+
+async def test_a_second_put_replaces_the_whole(store: BlobStore) -> None:
+    first = await store.put("k", b"a longer object")
+    second = await store.put("k", b"short")
+    assert await store.read("k") == b"short"
+    assert first.etag != second.etag
+
+
+async def test_a_reader_sees_the_old_bytes_or_the_new(store: BlobStore) -> None:
+    old, new = b"o" * 3_000_000, b"n" * 3_000_000
+    await store.put("k", old)
+    reading = store.open("k")
+    begin = await anext(aiter(reading))
+    await store.put("k", new)
+    assert begin + await joined(reading) == old
+    assert await store.read("k") == new
+
+
+async def test_objects_are_listed_in_the_order_of_their_keys(store: BlobStore) -> None:
+    keys = ["a", "a-b", "a/b", "a/b.c", "a/b/c", "a0", "b/x"]
+    for key in ("a-b", "b/x", "a/b.c", "a/b/c", "a0"):
+        await store.put(key, b"x")
+    expected = [key for key in sorted(keys) if key in {"a-b", "b/x", "a/b.c", "a/b/c", "a0"}]
+    assert [info.key async for info in store.list("")] == expected
+    assert [info.key async for info in store.list("a/")] == ["a/b.c", "a/b/c"]
+    assert [info.key async for info in store.list("a/b")] == ["a/b.c", "a/b/c"]
+    assert [info.key async for info in store.list("zz/")] == []
+
+
+async def test_a_prefix_is_deleted_and_nothing_beside_it(store: BlobStore) -> None:
+    for key in ("p/a", "p/q/b", "p2/c", "p.d"):
+        await store.put(key, b"x")
+    assert await store.delete_prefix("p/") == 2
+    assert [info.key async for info in store.list("")] == ["p.d", "p2/c"]
+    with pytest.raises(ValueError, match="prefix"):
+        await store.delete_prefix("p2")
+
+
+async def test_parts_are_materialised_as_one_file(store: BlobStore) -> None:
+    await store.put("one", b"0123456789")
+    await store.put("two", b"abcdef")
+    async with store.materialise([BlobRange("one", 0, 10)]) as path:
+        assert path.read_bytes() == b"0123456789"
+    async with store.materialise([BlobRange("one", 2, 3), BlobRange("two", 0, 6)]) as path:
+        assert path.read_bytes() == b"234abcdef"
+    assert not path.exists()
+    assert await store.read("one") == b"0123456789"
+
+
+async def test_appending_cuts_to_the_offset_and_keeps_what_came(store: BlobStore) -> None:
+    if not store.can_append:
+        with pytest.raises(NotImplementedError):
+            await store.append("k", 0, pieces(b"x"))
+        return
+    assert await store.append("k", 0, pieces(b"hello ", b"world")) == 11
+    assert await store.append("k", 5, pieces(b"!")) == 6
+    assert await store.read("k") == b"hello!"
+    with pytest.raises(Conflict):
+        await store.append("k", 7, pieces(b"x"))
+    with pytest.raises(ConnectionError):
+        await store.append("k", 6, failing(b" there"))
+    assert await store.read("k") == b"hello! there"
+    assert await store.append("k", 0, pieces()) == 0
+
+
+async def test_cancelling_an_append_keeps_what_came(store: BlobStore) -> None:
+    if not store.can_append:
+        return
+    arrived = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"x" * 2_000_000
+        arrived.set()
+        await asyncio.sleep(60)
+
+    writing = asyncio.create_task(store.append("k", 0, slow()))
+    await arrived.wait()
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    info = await store.stat("k")
+    assert info is not None
+    assert info.length == 2_000_000
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of two megabytes."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+async def test_a_full_disk_is_said_and_loses_nothing(small_disk: Path) -> None:
+    store = LocalBlobStore(small_disk / "objects")
+    await store.put("kept", b"x" * 1_000_000)
+    with pytest.raises(InsufficientStorage):
+        await store.put("k", b"x" * 3_000_000)
+    with pytest.raises(InsufficientStorage):
+        await store.append("grown", 0, pieces(*[b"x" * 500_000] * 8))
+    assert await store.stat("k") is None
+    assert await store.read("kept") == b"x" * 1_000_000
+    await store.delete("grown")
+    assert await store.append("grown", 0, pieces(b"y" * 500_000)) == 500_000
+
+
+async def test_what_a_crash_left_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    root = tmp_path / "objects"
+    store = LocalBlobStore(root)
+    await store.put("k", b"x")
+    (root / "~partial" / "left").write_bytes(b"half")
+    again = LocalBlobStore(root)
+    assert not (root / "~partial" / "left").exists()
+    assert await again.read("k") == b"x"
