@@ -1,0 +1,173 @@
+"""All SQL of uploads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.engine import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from streamgate.contracts.upload import SourcePart
+from streamgate.plugins.upload.tables import parts, uploads
+from streamgate.runtime.database import Transaction
+
+OPEN, COMPLETE, JOINED, EXPIRED = "open", "complete", "joined", "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload as stored. Its bytes are the first ``offset`` bytes of its parts."""
+
+    id: str
+    owner: str
+    asset_id: str | None
+    state: str
+    length: int | None
+    offset: int
+    partial: bool
+    joined: str | None
+    metadata: str
+    filename: str | None
+    filetype: str | None
+    lock_token: str | None
+    created_ms: int
+    expires_ms: int
+
+
+def _upload(row: Row[Any]) -> Upload:
+    values = dict(row._mapping)
+    values["partial"] = bool(values["partial"])
+    return Upload(**values)
+
+
+async def add(tx: Transaction, upload: Upload) -> None:
+    """A new upload."""
+    await tx.execute(insert(uploads).values({name: getattr(upload, name) for name in Upload.__dataclass_fields__}))
+
+
+async def get(connection: AsyncConnection, upload_id: str) -> Upload | None:
+    """One upload; None when there is none."""
+    row = (await connection.execute(select(uploads).where(uploads.c.id == upload_id))).first()
+    return None if row is None else _upload(row)
+
+
+async def of_asset(connection: AsyncConnection, asset_id: str) -> list[Upload]:
+    """The uploads of a film."""
+    rows = await connection.execute(select(uploads).where(uploads.c.asset_id == asset_id))
+    return [_upload(row) for row in rows]
+
+
+async def lock(tx: Transaction, upload_id: str, token: str) -> bool:
+    """Make ``token`` the writer; whoever was it before cannot move the offset any more. False when the upload is not open."""
+    done = await tx.execute(
+        update(uploads).where(uploads.c.id == upload_id, uploads.c.state == OPEN).values(lock_token=token)
+    )
+    return done.rowcount == 1
+
+
+async def set_length(tx: Transaction, upload_id: str, length: int) -> None:
+    """The length that was left open is known now."""
+    await tx.execute(update(uploads).where(uploads.c.id == upload_id, uploads.c.length.is_(None)).values(length=length))
+
+
+async def advance(tx: Transaction, upload: Upload, token: str, key: str, offset: int, expires_ms: int) -> bool:
+    """Bytes up to ``offset`` are durable in the part ``key``: they count from now on. False when another writer has taken over."""
+    done = await tx.execute(
+        update(uploads)
+        .where(
+            uploads.c.id == upload.id,
+            uploads.c.offset == upload.offset,
+            uploads.c.lock_token == token,
+            uploads.c.state == OPEN,
+        )
+        .values(offset=offset, expires_ms=expires_ms)
+    )
+    if done.rowcount != 1:
+        return False
+    await tx.execute(update(parts).where(parts.c.key == key).values(length=offset))
+    return True
+
+
+async def set_state(tx: Transaction, upload_id: str, was: str, now: str, **values: Any) -> bool:
+    """Move an upload from one state to another; False when it was not in the first."""
+    done = await tx.execute(
+        update(uploads).where(uploads.c.id == upload_id, uploads.c.state == was).values(state=now, **values)
+    )
+    return done.rowcount == 1
+
+
+async def remove(tx: Transaction, upload_id: str) -> None:
+    """Forget an upload and what it still holds."""
+    await tx.execute(delete(parts).where(parts.c.holder == upload_id))
+    await tx.execute(delete(uploads).where(uploads.c.id == upload_id))
+
+
+async def add_part(tx: Transaction, key: str, holder: str, position: int, length: int) -> None:
+    """An object that somebody holds."""
+    await tx.execute(insert(parts).values(key=key, holder=holder, position=position, length=length))
+
+
+async def parts_of(connection: AsyncConnection, holder: str) -> list[SourcePart]:
+    """The objects that somebody holds, in order."""
+    rows = await connection.execute(select(parts).where(parts.c.holder == holder).order_by(parts.c.position))
+    return [SourcePart(row.key, row.length) for row in rows]
+
+
+async def hand_over(tx: Transaction, holder: str, to: str, first_position: int) -> int:
+    """Give one's objects to another holder, in order, from a position on; how many."""
+    held = await parts_of(tx, holder)
+    for position, part in enumerate(held, first_position):
+        await tx.execute(update(parts).where(parts.c.key == part.key).values(holder=to, position=position))
+    return len(held)
+
+
+async def drop_parts(tx: Transaction, holder: str) -> list[str]:
+    """Let go of one's objects; their keys."""
+    rows = await tx.execute(delete(parts).where(parts.c.holder == holder).returning(parts.c.key))
+    return [row[0] for row in rows]
+
+
+async def held(connection: AsyncConnection, keys: Sequence[str]) -> set[str]:
+    """Those of the keys that somebody holds."""
+    rows = await connection.execute(select(parts.c.key).where(parts.c.key.in_(keys)))
+    return {row[0] for row in rows}
+
+
+async def announced(connection: AsyncConnection) -> int:
+    """Bytes that open uploads have announced and not sent yet."""
+    found = await connection.execute(
+        select(func.sum(uploads.c.length - uploads.c.offset)).where(
+            uploads.c.state == OPEN, uploads.c.length.is_not(None)
+        )
+    )
+    return int(found.scalar() or 0)
+
+
+async def used_by(connection: AsyncConnection, owner: str) -> int:
+    """Bytes that an account has stored or announced."""
+    size = func.coalesce(uploads.c.length, uploads.c.offset)
+    found = await connection.execute(
+        select(func.sum(size)).where(uploads.c.owner == owner, uploads.c.state.in_((OPEN, COMPLETE)))
+    )
+    return int(found.scalar() or 0)
+
+
+async def expired(connection: AsyncConnection, now_ms: int, limit: int) -> list[Upload]:
+    """Open uploads, and finished partial ones that nobody joined, whose time is over."""
+    rows = await connection.execute(
+        select(uploads)
+        .where(
+            (uploads.c.state == OPEN) | ((uploads.c.state == COMPLETE) & uploads.c.partial.is_(True)),
+            uploads.c.expires_ms < now_ms,
+        )
+        .limit(limit)
+    )
+    return [_upload(row) for row in rows]
+
+
+async def forget_old(tx: Transaction, before_ms: int) -> None:
+    """Forget uploads that expired or were joined long ago."""
+    await tx.execute(delete(uploads).where(uploads.c.state.in_((EXPIRED, JOINED)), uploads.c.expires_ms < before_ms))
