@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from streamgate.runtime.database import Database, open_database
 from streamgate.runtime.migrate import migrate
+from tests.support.chain import Chain, anvil
 from tests.support.clock import FakeClock
 
 
@@ -41,3 +42,10 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     """An empty SQLite database with every table."""
     async with open_database(database_url) as database:
         yield database
+
+
+@pytest.fixture(scope="session")
+def chain() -> Iterator[Chain]:
+    """A real EVM node that mines at once, shared by the tests of this process."""
+    with anvil() as started:
+        yield started

@@ -43,7 +43,16 @@ class Server:
         for name, value in self.settings.items():
             text = value if isinstance(value, str) else json.dumps(value)
             environ[f"STREAMGATE_{name.replace('.', '__').upper()}"] = text
-        command = [sys.executable, "-m", "streamgate", "serve", "--port", str(self.port), "--data-dir", str(self.data_dir)]
+        command = [
+            sys.executable,
+            "-m",
+            "streamgate",
+            "serve",
+            "--port",
+            str(self.port),
+            "--data-dir",
+            str(self.data_dir),
+        ]
         began = time.monotonic()
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
