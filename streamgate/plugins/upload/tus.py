@@ -132,7 +132,7 @@ def checksum(headers: Mapping[str, str]) -> Checksum | None:
     if text is None:
         return None
     algorithm, _, encoded = text.strip().partition(" ")
-    makers = {
+    makers: dict[str, Callable[[], Digest]] = {
         "sha1": lambda: hashlib.sha1(usedforsecurity=False),
         "sha256": hashlib.sha256,
         "crc32c": google_crc32c.Checksum,
