@@ -32,7 +32,7 @@ from tests.support.clock import FakeClock
 
 LEASE_S = 30
 AT_HAND = 3
-FEW = 2
+FEW = 1
 """Failures and crashes allowed in the machine, instead of 5 and 50, so that it reaches the end of them."""
 
 T = TypeVar("T")

@@ -106,6 +106,21 @@ async def test_facts_come_in_the_order_they_were_announced_in(
     assert audience.took["one"] == list(range(250))
 
 
+async def test_a_fact_that_was_refused_comes_before_those_announced_after_it(
+    database: Database, bus: MemoryBus, audience: Audience, clock: FakeClock
+) -> None:
+    outbox = Outbox(database, bus, clock)
+    audience.refusing = {"one"}
+    await announce(database, outbox, 1)
+    await outbox.deliver()
+    audience.refusing = set()
+    clock.advance(0.5)
+    await announce(database, outbox, 2)
+    clock.advance(0.5)
+    await outbox.deliver()
+    assert audience.took["one"] == [1, 2]
+
+
 async def test_a_consumer_that_refused_gets_the_fact_again_and_the_others_do_not(
     database: Database, bus: MemoryBus, audience: Audience, clock: FakeClock
 ) -> None:
