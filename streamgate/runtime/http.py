@@ -198,6 +198,8 @@ def _known(request: Request[Any, Any, Any], error: Exception) -> StreamGateError
         if isinstance(error, Internal):
             structlog.get_logger().error("internal error", path=request.scope["path"], exc_info=error)
         return error
+    if isinstance(error, RecursionError):
+        return ValidationFailed("The request is nested too deeply.")
     if isinstance(error, ValidationException):
         return ValidationFailed("The request is not as it must be; see errors.", errors=_pointers(error))
     if isinstance(error, HTTPException):
