@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import struct
 
-_TOP_LEVEL = frozenset((b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"uuid", b"styp", b"moof", b"sidx"))
+_TOP_LEVEL = frozenset(
+    (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"uuid", b"styp", b"moof", b"sidx")
+)
 _MAX_BOXES = 4096
 
 

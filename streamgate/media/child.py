@@ -81,7 +81,7 @@ def _answer(order: Order, link: socket.socket, confined: tuple[str, ...]) -> Ans
     except OSError as error:
         return Broken(f"{type(error).__name__}: {error.strerror}")
     except Exception:  # noqa: BLE001  the process ends here: whatever it was must reach the server's log as a value
-        return Broken(traceback.format_exc(limit=-8))
+        return Broken(traceback.format_exc(limit=-8), defect=True)
 
 
 def _do(order: Order, link: socket.socket, confined: tuple[str, ...]) -> Answer:

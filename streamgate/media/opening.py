@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import socket
+import threading
 from collections import OrderedDict
 
 import av
@@ -26,6 +27,9 @@ CONTAINERS = (
 """The demuxers that may run (names as libav has them)."""
 
 MAX_STREAMS = 64
+MAX_PIXELS = 8192 * 8192
+"""The bound on pictures where no other is known."""
+
 _BLOCK = 512 << 10
 _BLOCKS_KEPT = 8
 
@@ -34,6 +38,7 @@ _SENTENCES = {
     FailureCode.UNSUPPORTED_CODEC: "The film is encoded in a way that cannot be decoded here. Use H.264, HEVC, VP9 or AV1.",
     FailureCode.MALFORMED_MEDIA: "The file is damaged: it cannot be read as a film. Export or upload it again.",
     FailureCode.TRUNCATED_MEDIA: "The file ends too early: a part of it is missing. Upload it again.",
+    FailureCode.NO_MEDIA_STREAMS: "The file holds neither video nor sound.",
     FailureCode.TOO_LARGE: "The film needs more memory to decode than one film may use. Re-encode it at a smaller size.",
     FailureCode.ENCRYPTED_MEDIA: "The film is encrypted (DRM). Upload it without protection.",
 }
@@ -64,11 +69,12 @@ def verdict(error: av.error.FFmpegError) -> tuple[FailureCode, str]:
 class RangeFile(io.RawIOBase):
     """A source of which only ranges can be had: a seekable file whose bytes the server sends on request."""
 
-    def __init__(self, size: int, link: socket.socket) -> None:
+    def __init__(self, size: int, link: socket.socket, turn: threading.Lock) -> None:
         super().__init__()
         self.name = "source"
         self._size = size
         self._link = link
+        self._turn = turn
         self._at = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
 
@@ -119,8 +125,9 @@ class RangeFile(io.RawIOBase):
         pieces = bytearray()
         while length > 0:
             step = min(length, MAX_RANGE)
-            send(self._link, Want(offset, step))
-            data = receive(self._link, Given).data
+            with self._turn:
+                send(self._link, Want(offset, step))
+                data = receive(self._link, Given).data
             if data is None or not 0 < len(data) <= step:
                 raise SourceLost("The bytes of the source could not be read.")
             pieces += data
@@ -135,12 +142,14 @@ class Source:
         self.size = size
         self._path = path
         self._link = link
+        # Several threads of an encode read the source; one of them asks at a time.
+        self._turn = threading.Lock()
 
     def raw(self) -> io.RawIOBase:
         """The bytes themselves."""
         if self._path is not None:
-            return open(self._path, "rb", buffering=0)  # noqa: SIM115, PTH123  the caller closes it
-        return RangeFile(self.size, self._link)
+            return open(self._path, "rb", buffering=0)  # noqa: PTH123  the caller closes it
+        return RangeFile(self.size, self._link, self._turn)
 
     def open(self, max_pixels: int) -> InputContainer:
         """The container, opened under every restriction. Raises `MediaRefused`."""
@@ -152,10 +161,14 @@ class Source:
             "probesize": str(8 << 20),
             "analyzeduration": "10000000",
         }
-        target = f"file:{self._path}" if self._path is not None else RangeFile(self.size, self._link)
+        target = f"file:{self._path}" if self._path is not None else RangeFile(self.size, self._link, self._turn)
         try:
             return av.open(
-                target, "r", options={"max_pixels": str(max_pixels)}, container_options=restrictions, buffer_size=256 << 10
+                target,
+                "r",
+                options={"max_pixels": str(max_pixels)},
+                container_options=restrictions,
+                buffer_size=256 << 10,
             )
         except MemoryError:
             raise

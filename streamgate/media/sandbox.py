@@ -6,12 +6,61 @@ loads its secrets; every task is a fresh child of it that confines itself and di
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
+import structlog
+
+from streamgate.domain.asset import FailureCode, MediaRefused
+from streamgate.domain.errors import StreamGateError, Unavailable
+from streamgate.media.children import Child, Nursery
 from streamgate.media.model import EncodedChunk, LadderSettings, Limits, MediaPlan
+from streamgate.media.precedence import Allowance, Precedence
+from streamgate.media.wire import (
+    MAX_RANGE,
+    Answer,
+    Attempted,
+    Broken,
+    Confinement,
+    Encoded,
+    EncodeTask,
+    Given,
+    Order,
+    Picture,
+    Planned,
+    PlanTask,
+    PosterTask,
+    ProbeTask,
+    Refused,
+    SourceLocation,
+    Task,
+    Want,
+)
+
+PROTECTIONS = ("landlock", "network_namespace", "no_new_privs", "capabilities", "rlimits")
+
+_MIB = 1 << 20
+_PLAN_MEMORY = 640 * _MIB
+_POSTER_MEMORY = 1024 * _MIB
+_ENCODE_MEMORY = 2048 * _MIB
+_ENCODE_BYTES_PER_PIXEL = 160
+"""Address space of decoder, queue and encoders for each pixel of the renditions made at once."""
+
+_ATTEMPT_MEMORY = 512 * _MIB
+_ATTEMPT_S = 10.0
+_READ_S = 30.0
+_EAGER_NICE = 19
+_STATUS_S = 5.0
+
+_TIMED_OUT = "Working on the film took longer than it may. Try again, or re-encode the file."
+_DIED = "The file is damaged: the decoder failed on it. Export or upload it again."
+_NO_MEMORY = "The film needs more memory to decode than one film may use. Re-encode it at a smaller size."
+_DEFECT = "The film could not be processed because of a fault in the server. Its log says more."
 
 
 class ByteSource(Protocol):
@@ -26,38 +75,228 @@ class ByteSource(Protocol):
 
 
 class Sandbox:
-    """Runs media tasks. Cancelling the awaiting task kills the child (by its process handle) before it returns."""
+    """Runs media tasks. Cancelling the awaiting task kills the child (by its process handle) before it returns.
+
+    Every method raises `Unavailable` when no child can be had or the source cannot be read: the film is not to blame.
+    """
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch.resolve()
+        self._nursery = Nursery()
+        self._precedence = Precedence()
+        self._held: frozenset[str] = frozenset()
 
     @classmethod
     @asynccontextmanager
     async def open(cls, scratch: Path) -> AsyncIterator[Sandbox]:
         """Start the fork server; children may write only below ``scratch``. Leaving the block ends every child."""
-        raise NotImplementedError
-        yield
+        sandbox = cls(scratch)
+        try:
+            sandbox._held = frozenset((await sandbox.attempt(ProbeTask())).confined)
+            yield sandbox
+        finally:
+            await sandbox._nursery.close()
 
-    async def plan(self, source: ByteSource, *, ladder: LadderSettings, limits: Limits, timeout_s: float = 60.0) -> MediaPlan:
+    async def plan(
+        self, source: ByteSource, *, ladder: LadderSettings, limits: Limits, timeout_s: float = 60.0
+    ) -> MediaPlan:
         """Probe a source and plan its renditions.
 
         Raises `MediaRefused` with a code of the closed list: for a file that cannot be played, for a child that
         ran out of memory or time (``timeout``) or died (``malformed_media``).
         """
-        raise NotImplementedError
+        confinement = _confinement(_PLAN_MEMORY, timeout_s)
+        answer = await self._run(PlanTask(ladder, limits), source, confinement, timeout_s, eager=False)
+        if not isinstance(answer, Planned):
+            raise _strange(answer)
+        return answer.plan
 
     async def encode(
-        self, source: ByteSource, plan: MediaPlan, *, chunk: int, renditions: tuple[str, ...], folder: Path,
-        timeout_s: float, eager: bool = True,
+        self,
+        source: ByteSource,
+        plan: MediaPlan,
+        *,
+        chunk: int,
+        renditions: tuple[str, ...],
+        folder: Path,
+        timeout_s: float,
+        eager: bool = True,
     ) -> EncodedChunk:
         """Encode one chunk for a set of renditions, decoding once; segments become files in ``folder`` (which exists).
 
         ``eager`` work runs at nice 19 and is stopped (SIGSTOP, not counted towards its time) while a task that is not
-        eager runs. Raises `MediaRefused` as `plan` does.
+        eager runs. Raises `MediaRefused` as `plan` does, `ValueError` for a folder outside the scratch folder.
         """
-        raise NotImplementedError
+        place = self._below_scratch(folder)
+        chosen = tuple(rendition for rendition in plan.renditions if rendition.name in renditions)
+        first, end = plan.chunks[chunk]
+        pixels = sum((r.width or 0) * (r.height or 0) for r in chosen) + 2 * (plan.width or 0) * (plan.height or 0)
+        memory = max(_ENCODE_MEMORY, _ENCODE_MEMORY // 2 + pixels * _ENCODE_BYTES_PER_PIXEL)
+        confinement = _confinement(memory, timeout_s, nice=_EAGER_NICE if eager else 0, folder=str(place))
+        task = EncodeTask(plan.recipe, chosen, first, end)
+        answer = await self._run(task, source, confinement, timeout_s, eager=eager)
+        if not isinstance(answer, Encoded):
+            raise _strange(answer)
+        if not _as_ordered(answer.chunk, task, place):
+            raise _strange(answer)
+        return answer.chunk
 
-    async def poster(self, source: ByteSource, plan: MediaPlan, *, at_s: float | None, width: int = 1280, timeout_s: float = 30.0) -> bytes:
-        """A JPEG of the film at a time (None: a fitting one), upright, at most ``width`` pixels wide."""
-        raise NotImplementedError
+    async def poster(
+        self, source: ByteSource, plan: MediaPlan, *, at_s: float | None, width: int = 1280, timeout_s: float = 30.0
+    ) -> bytes:
+        """A JPEG of the film at a time (None: a fitting one), upright, at most ``width`` pixels wide.
+
+        Empty when the film has no picture.
+        """
+        task = PosterTask(plan.recipe, at_s, width, plan.duration)
+        confinement = _confinement(_POSTER_MEMORY, timeout_s)
+        answer = await self._run(task, source, confinement, timeout_s, eager=False)
+        if not isinstance(answer, Picture):
+            raise _strange(answer)
+        return answer.jpeg
+
+    async def attempt(
+        self,
+        task: ProbeTask,
+        *,
+        folder: Path | None = None,
+        memory: int = _ATTEMPT_MEMORY,
+        timeout_s: float = _ATTEMPT_S,
+    ) -> Attempted:
+        """Let a child try to leave its cage: what it could do, and what confines it. Raises `MediaRefused` as `plan` does."""
+        confinement = _confinement(memory, timeout_s, folder=str(folder) if folder else None)
+        answer = await self._run(task, _Nothing(), confinement, timeout_s, eager=False)
+        if not isinstance(answer, Attempted):
+            raise _strange(answer)
+        return answer
 
     def protections(self) -> dict[str, bool]:
         """What confines children on this machine: ``landlock``, ``network_namespace``, ``no_new_privs``, ``rlimits``."""
-        raise NotImplementedError
+        return {name: name in self._held for name in PROTECTIONS}
+
+    def _below_scratch(self, folder: Path) -> Path:
+        place = folder.resolve()
+        if not place.is_relative_to(self._scratch):
+            raise ValueError("children write only below the scratch folder")
+        return place
+
+    async def _run(
+        self, task: Task, source: ByteSource, confinement: Confinement, timeout_s: float, *, eager: bool
+    ) -> Answer:
+        child, status = await self._nursery.child()
+        allowance = Allowance(timeout_s)
+        path = str(source.path) if source.path is not None else None
+        order = Order(task, SourceLocation(source.size, path), confinement)
+        answering = asyncio.ensure_future(_converse(child, order, source, allowance))
+        out_of_time = asyncio.ensure_future(allowance.ended.wait())
+        try:
+            with self._precedence.running(child, allowance, eager=eager):
+                await asyncio.wait((answering, out_of_time), return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                answer = answering.result()
+            else:
+                raise MediaRefused(FailureCode.TIMEOUT, _TIMED_OUT)
+        except (EOFError, ConnectionError):
+            raise await _cause_of_death(status) from None
+        except ValueError as error:
+            structlog.get_logger().warning("a media child broke the protocol", error=str(error))
+            raise MediaRefused(FailureCode.MALFORMED_MEDIA, _DIED) from None
+        finally:
+            child.signal(signal.SIGKILL)
+            answering.cancel()
+            out_of_time.cancel()
+            try:
+                await asyncio.gather(answering, out_of_time, return_exceptions=True)
+            finally:
+                await child.end()
+        return _honest(answer)
+
+
+class _Nothing:
+    """The source of a task that needs none."""
+
+    size = 0
+    path: Path | None = None
+
+    async def read(self, offset: int, length: int) -> bytes:
+        return b""
+
+
+async def _converse(child: Child, order: Order, source: ByteSource, allowance: Allowance) -> Answer:
+    await child.send(order)
+    while True:
+        answer = await child.receive()
+        if not isinstance(answer, Want):
+            return answer
+        if not (answer.offset >= 0 and 0 < answer.length <= MAX_RANGE and answer.offset + answer.length <= source.size):
+            raise ValueError("a range outside the source")
+        # A slow store is not the film's fault.
+        allowance.hold()
+        try:
+            await child.send(Given(await _read(source, answer)))
+        finally:
+            allowance.release()
+
+
+async def _read(source: ByteSource, want: Want) -> bytes | None:
+    try:
+        async with asyncio.timeout(_READ_S):
+            return await source.read(want.offset, want.length)
+    except (OSError, StreamGateError, TimeoutError) as error:
+        structlog.get_logger().warning("the source of a film cannot be read", error=type(error).__name__)
+        return None
+
+
+def _as_ordered(chunk: EncodedChunk, task: EncodeTask, folder: Path) -> bool:
+    """Whether a child made exactly what it was told to; its words came out of a process that parsed a stranger's file."""
+    ordered = {
+        (rendition.name, number)
+        for rendition in task.renditions
+        for number in range(task.first, min(task.end, len(rendition.boundaries) - 1))
+    }
+    if len(chunk.segments) != len(ordered):
+        return False
+    for segment in chunk.segments:
+        written = folder / f"{segment.rendition}.{segment.number}.m4s"
+        if (segment.rendition, segment.number) not in ordered or segment.file != written.name:
+            return False
+        if written.is_symlink() or not written.is_file() or written.stat().st_size != segment.length:
+            return False
+    return True
+
+
+def _confinement(memory: int, timeout_s: float, *, nice: int = 0, folder: str | None = None) -> Confinement:
+    processors = len(os.sched_getaffinity(0))
+    # Wall time is what counts; this stops a child should the server not.
+    return Confinement(memory=memory, cpu_s=int(timeout_s * processors) + 5, nice=nice, folder=folder)
+
+
+def _honest(answer: Answer) -> Answer:
+    """An answer that is a result; raises what the others mean."""
+    if isinstance(answer, Refused):
+        known = {code.value: code for code in FailureCode}
+        raise MediaRefused(known.get(answer.code, FailureCode.INTERNAL), answer.detail[:500])
+    if isinstance(answer, Broken):
+        structlog.get_logger().error("a media task failed", detail=answer.detail[:4000])
+        if answer.defect:
+            raise MediaRefused(FailureCode.INTERNAL, _DEFECT)
+        raise Unavailable("The film's bytes could not be read or its segments not be written.", retry_after=5.0)
+    return answer
+
+
+async def _cause_of_death(status: asyncio.Future[int]) -> Exception:
+    await asyncio.wait((status,), timeout=_STATUS_S)
+    if not status.done() or status.cancelled():
+        return Unavailable("The media sandbox ended.", retry_after=1.0)
+    code = status.result()
+    if code == -signal.SIGXCPU:
+        return MediaRefused(FailureCode.TIMEOUT, _TIMED_OUT)
+    if code == -signal.SIGKILL:
+        # Nobody here killed it: the kernel did, for memory (or for processor time beyond the hard limit).
+        return MediaRefused(FailureCode.TOO_LARGE, _NO_MEMORY)
+    return MediaRefused(FailureCode.MALFORMED_MEDIA, _DIED)
+
+
+def _strange(answer: Answer) -> MediaRefused:
+    structlog.get_logger().warning("a media child gave another answer than asked", kind=type(answer).__name__)
+    return MediaRefused(FailureCode.MALFORMED_MEDIA, _DIED)

@@ -22,6 +22,14 @@ MAX_RANGE = 4 << 20
 
 _LENGTH = struct.Struct("!I")
 
+REPORT = struct.Struct("!cQi")
+"""What the fork server says of a child: `STARTED` (with its process handle) or `ENDED`, its number, and its pid or exit status."""
+
+START = struct.Struct("!Q")
+"""What the fork server is asked for: a child by this number, with one end of a socket pair."""
+
+READY, STARTED, ENDED = b"ready", b"s", b"e"
+
 
 class SourceLocation(msgspec.Struct, frozen=True, tag=True):
     """Where a child finds its source: a local file by path, or None for byte ranges asked over the socket."""
@@ -132,9 +140,13 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
 
 
 class Broken(msgspec.Struct, frozen=True, tag=True):
-    """Something other than the film is the reason (disk full, source unreadable, a defect); ``detail`` is for the log."""
+    """Something other than the film is the reason; ``detail`` is for the log.
+
+    ``defect``: the product is wrong, and trying again would not help; else the disk is full or the source unreadable.
+    """
 
     detail: str
+    defect: bool = False
 
 
 Answer = Want | Planned | Encoded | Picture | Attempted | Refused | Broken

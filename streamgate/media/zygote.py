@@ -14,16 +14,11 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 
 from streamgate.media import child as media_child
 from streamgate.media import confine, quiet
-
-READY = b"ready"
-STARTED = struct.Struct("!cQi")
-ENDED = struct.Struct("!cQi")
-START = struct.Struct("!Q")
+from streamgate.media.wire import ENDED, READY, REPORT, START, STARTED
 
 
 class ForkServer:
@@ -59,7 +54,7 @@ class ForkServer:
         pidfd = os.pidfd_open(pid)
         self._running[pidfd] = (pid, number)
         self._poll.register(pidfd, select.POLLIN)
-        socket.send_fds(self._control, [STARTED.pack(b"s", number, pid)], [pidfd])
+        socket.send_fds(self._control, [REPORT.pack(STARTED, number, pid)], [pidfd])
         return True
 
     def _become_child(self, link: int) -> None:
@@ -81,7 +76,7 @@ class ForkServer:
         self._poll.unregister(pidfd)
         _, status = os.waitpid(pid, 0)
         os.close(pidfd)
-        self._control.send(ENDED.pack(b"e", number, os.waitstatus_to_exitcode(status)))
+        self._control.send(REPORT.pack(ENDED, number, os.waitstatus_to_exitcode(status)))
 
 
 def main(control: int, parent: int) -> None:

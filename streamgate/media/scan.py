@@ -1,0 +1,64 @@
+"""The times of every packet of the tracks to play, read from the container without decoding anything."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import av.error
+
+from streamgate.domain.asset import FailureCode
+from streamgate.media.opening import Source, refused
+
+MAX_PACKETS = 10_000_000
+_NONE = -(1 << 63)
+
+
+@dataclass(slots=True)
+class PacketTimes:
+    """One track: presentation times in ticks of ``base`` of packets that are shown, in file order; ``last`` is the latest end."""
+
+    base: Fraction
+    times: array[int] = field(default_factory=lambda: array("q"))
+    first: int | None = None
+    last: int = 0
+    last_duration: int = 0
+    damaged: int = 0
+
+    def end(self) -> Fraction:
+        """When the track ends (source seconds)."""
+        return self.last * self.base
+
+
+def scan(source: Source, max_pixels: int, indexes: Sequence[int]) -> dict[int, PacketTimes]:
+    """Read the packets of some tracks. A file that breaks off ends early; `MediaRefused` when it has absurdly many."""
+    with source.open(max_pixels) as container:
+        found = {index: PacketTimes(container.streams[index].time_base or Fraction(1, 1000)) for index in indexes}
+        count = 0
+        try:
+            for packet in container.demux(*(container.streams[index] for index in indexes)):
+                count += 1
+                if count > MAX_PACKETS:
+                    raise refused(FailureCode.TOO_LONG, "The film has too many frames. Cut it into parts.")
+                track = found[packet.stream_index]
+                time = packet.pts if packet.pts is not None else packet.dts
+                if time is None or not packet.size:
+                    continue
+                if track.first is None:
+                    track.first = time
+                if packet.is_corrupt:
+                    track.damaged += 1
+                if packet.is_discard:
+                    continue
+                track.times.append(time)
+                end = time + (packet.duration or 0)
+                if end >= track.last or len(track.times) == 1:
+                    track.last, track.last_duration = end, packet.duration or 0
+        except MemoryError:
+            raise
+        except av.error.FFmpegError:
+            for track in found.values():
+                track.damaged += 1
+        return found

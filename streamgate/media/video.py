@@ -1,0 +1,162 @@
+"""The H.264 encoder of a rung, and the segments that its packets make."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+
+from av.codec.context import CodecContext, Flags, ThreadType
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import PictureType, VideoFrame
+from av.video.stream import VideoStream
+
+from streamgate.media.model import PlannedRendition, VideoRung
+from streamgate.media.picture import PictureChain
+from streamgate.media.recipe import VideoRecipe
+from streamgate.packaging.cmaf import media_segment, video_samples
+
+REORDER = 2
+"""Frames by which x264 holds decoding back at most (B-frames with pyramid)."""
+
+_BT709 = 1
+_LIMITED = 1
+
+
+class EncoderDiffers(Exception):
+    """The encoder of a chunk is not the one that was planned: its segments would not fit the stored init segment."""
+
+
+def open_encoder(rung: VideoRung, timescale: int, *, threads: int | None = None) -> VideoCodecContext:
+    """The encoder; ``threads`` other than the rung's own only to look at it.
+
+    Its ``extradata`` is an AVCDecoderConfigurationRecord and its packets are length-prefixed.
+
+    Key frames come only where a frame's picture type asks, each an IDR of a closed GOP.
+    """
+    encoder = CodecContext.create("libx264", "w")
+    assert isinstance(encoder, VideoCodecContext)
+    encoder.width, encoder.height, encoder.pix_fmt = rung.width, rung.height, "yuv420p"
+    encoder.time_base = Fraction(1, timescale)
+    encoder.framerate = Fraction(*rung.frame_rate)
+    encoder.color_primaries = encoder.color_trc = encoder.colorspace = _BT709
+    encoder.color_range = _LIMITED
+    encoder.flags |= Flags.global_header | Flags.closed_gop
+    encoder.thread_type = ThreadType.FRAME
+    encoder.thread_count = threads or rung.threads
+    encoder.options = {
+        "preset": rung.preset,
+        "profile": rung.profile,
+        "level": rung.level,
+        "crf": str(rung.crf),
+        "maxrate": str(rung.maxrate),
+        "bufsize": str(rung.bufsize),
+        "g": str(rung.gop),
+        "forced-idr": "1",
+        "x264-params": "annexb=0:scenecut=0:open-gop=0:bframes=3:b-pyramid=normal",
+    }
+    encoder.open()
+    return encoder
+
+
+def configuration(rung: VideoRung, timescale: int) -> bytes:
+    """The AVCDecoderConfigurationRecord of a rung. Made with one thread: it does not depend on them, its memory does."""
+    return bytes(open_encoder(rung, timescale, threads=1).extradata or b"")
+
+
+def reorder_ticks(nominal_ticks: int) -> int:
+    """The media time of a rendition's edit: its reorder delay in ticks."""
+    return REORDER * nominal_ticks
+
+
+class RungEncoder:
+    """Encodes consecutive segments of one rendition and hands each to ``finished(number, bytes)`` as soon as it is whole.
+
+    Raises `EncoderDiffers` when the encoder's configuration record is not the planned one, byte for byte.
+    """
+
+    def __init__(
+        self,
+        rendition: PlannedRendition,
+        recipe: VideoRecipe,
+        first: int,
+        end: int,
+        finished: Callable[[int, bytes], None],
+    ) -> None:
+        assert isinstance(rendition.rung, VideoRung)
+        self._rendition = rendition
+        self._reorder = reorder_ticks(recipe.nominal_ticks)
+        self._finished = finished
+        self._number, self._end = first, end
+        self._chain = PictureChain(recipe, rendition.rung.width, rendition.rung.height)
+        self._encoder = open_encoder(rendition.rung, rendition.timescale)
+        if bytes(self._encoder.extradata or b"") != rendition.config:
+            raise EncoderDiffers(f"{rendition.name}: the encoder's configuration is not the planned one")
+        self._timing: deque[tuple[int, bool]] = deque()
+        self._coded: list[tuple[int, bytes, bool]] = []
+
+    def put(self, tick: int, frame: VideoFrame, key: bool) -> None:
+        """Encode a picture to be shown at ``tick``; ``key``: a segment begins with it."""
+        self._timing.append((tick, key))
+        self._encode(self._chain.push(frame))
+
+    def close(self) -> None:
+        """No further picture comes: finish the last segment."""
+        self._encode(self._chain.flush())
+        self._collect(self._encoder.encode(None))
+        self._finish()
+        if self._number != self._end:
+            raise EncoderDiffers(f"{self._rendition.name}: segment {self._number} came out empty")
+
+    def _encode(self, pictures: list[VideoFrame]) -> None:
+        for picture in pictures:
+            tick, key = self._timing.popleft()
+            picture.pts, picture.time_base = tick, Fraction(1, self._rendition.timescale)
+            picture.pict_type = PictureType.I if key else PictureType.NONE
+            self._collect(self._encoder.encode(picture))
+
+    def _collect(self, packets: list[Packet[VideoStream]]) -> None:
+        for packet in packets:
+            if packet.pts is None:
+                raise EncoderDiffers(f"{self._rendition.name}: a packet without time")
+            if packet.is_keyframe and self._coded:
+                self._finish()
+            self._coded.append((packet.pts, bytes(packet), bool(packet.is_keyframe)))
+
+    def _finish(self) -> None:
+        if not self._coded:
+            return
+        start, end = self._rendition.boundaries[self._number : self._number + 2]
+        samples = video_samples(self._coded, start, end, self._reorder)
+        self._finished(self._number, media_segment(self._number + 1, start, samples))
+        self._number += 1
+        self._coded = []
+
+
+def scheduled(
+    pictures: Iterator[tuple[int, VideoFrame]], boundaries: tuple[int, ...]
+) -> Iterator[tuple[int, VideoFrame, bool]]:
+    """What to encode for segments with these boundaries: (tick, picture, whether a segment begins with it).
+
+    A boundary at which no picture begins gets the one on screen once more; a film that ends early is held on its
+    last picture, so that every segment has at least one. Yields nothing when there is no picture at all.
+    """
+    start, end = boundaries[0], boundaries[-1]
+    cuts = deque(boundaries[:-1])
+    shown: VideoFrame | None = None
+    for tick, picture in pictures:
+        if tick < start:
+            shown = picture
+            continue
+        while cuts and cuts[0] < tick:
+            yield cuts.popleft(), shown or picture, True
+        if tick >= end:
+            break
+        key = bool(cuts) and cuts[0] == tick
+        if key:
+            cuts.popleft()
+        yield tick, picture, key
+        shown = picture
+    while cuts and shown is not None:
+        yield cuts.popleft(), shown, True

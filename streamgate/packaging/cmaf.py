@@ -1,0 +1,236 @@
+"""CMAF init and media segments from numbers and coded samples (ISO/IEC 14496-12, 14496-15, 23000-19).
+
+Timing that every reader gets right: composition offsets are never negative, the video's init segment carries one
+edit whose media time is the track's reorder delay, and a segment's ``tfdt`` is the presentation time of its first
+(key) frame. A reader that knows edit lists and one that knows only ``tfdt`` agree.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+SYNC_FLAGS = 0x02000000
+"""Sample flags of a key frame: depends on no other."""
+
+DELTA_FLAGS = 0x01010000
+"""Sample flags of any other frame: depends on others, is no sync sample."""
+
+TRACK_ID = 1
+"""Every rendition is a file of one track."""
+
+_MATRIX = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
+_UNDETERMINED = "und"
+_MAX_BOX = (1 << 32) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class VideoTrack:
+    """What the init segment of an H.264 rendition says. ``reorder``: see `VideoTiming`, in ticks. Square pixels."""
+
+    timescale: int
+    width: int
+    height: int
+    avcc: bytes
+    reorder: int
+
+
+@dataclass(frozen=True, slots=True)
+class AudioTrack:
+    """What the init segment of an AAC rendition says; its timescale is the sampling rate."""
+
+    sample_rate: int
+    channels: int
+    config: bytes
+    bitrate: int
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One coded sample: ``duration`` and ``offset`` (composition minus decoding time, not negative) in ticks."""
+
+    data: bytes
+    duration: int
+    offset: int = 0
+    key: bool = True
+
+
+def box(kind: bytes, *parts: bytes) -> bytes:
+    """A box; `ValueError` when it would need a 64-bit length."""
+    size = 8 + sum(map(len, parts))
+    if size > _MAX_BOX:
+        raise ValueError("a box of more than 4 GiB")
+    return b"".join((struct.pack(">I4s", size, kind), *parts))
+
+
+def full_box(kind: bytes, version: int, flags: int, *parts: bytes) -> bytes:
+    """A box with version and flags."""
+    return box(kind, struct.pack(">I", version << 24 | flags), *parts)
+
+
+def init_segment(track: VideoTrack | AudioTrack) -> bytes:
+    """``ftyp`` and ``moov`` of a rendition."""
+    return box(b"ftyp", b"iso6", struct.pack(">I", 0), b"iso6cmfcmp41dash") + box(
+        b"moov",
+        full_box(b"mvhd", 0, 0, struct.pack(">4I", 0, 0, 1000, 0), struct.pack(">IHxx8x", 0x10000, 0x100), _MATRIX, bytes(24),
+                 struct.pack(">I", TRACK_ID + 1)),
+        _trak(track),
+        box(b"mvex", full_box(b"trex", 0, 0, struct.pack(">5I", TRACK_ID, 1, 0, 0, 0))),
+    )  # fmt: skip
+
+
+def media_segment(sequence: int, decode_time: int, samples: Sequence[Sample]) -> bytes:
+    """``styp``, ``moof`` and ``mdat``: the samples in decoding order, the first at ``decode_time`` (ticks).
+
+    ``sequence`` counts from 1. `ValueError` without samples, for a negative offset or a duration that is not positive.
+    """
+    if not samples:
+        raise ValueError("a segment without samples")
+    if any(sample.offset < 0 or sample.duration <= 0 for sample in samples):
+        raise ValueError("a sample with a negative offset or without duration")
+    # The data offset counts from the start of the moof, whose length does not depend on it.
+    length = len(_moof(sequence, decode_time, samples, 0))
+    return b"".join(
+        (
+            box(b"styp", b"msdh", struct.pack(">I", 0), b"msdhmsixcmfs"),
+            _moof(sequence, decode_time, samples, length + 8),
+            struct.pack(">I4s", 8 + sum(len(sample.data) for sample in samples), b"mdat"),
+            *(sample.data for sample in samples),
+        )
+    )
+
+
+def video_samples(frames: Sequence[tuple[int, bytes, bool]], start: int, end: int, reorder: int) -> list[Sample]:
+    """Samples of one segment from coded frames in decoding order: (presentation time, bytes, key) each.
+
+    ``start`` and ``end`` are the boundaries of the segment, ``reorder`` the track's delay, all in ticks. Decoding
+    times are the presentation times in ascending order, held back so that none comes after the frame's own
+    composition time; the first is ``start``. `ValueError` when the first frame is no key frame at ``start``, or no
+    such times exist (a frame outside the segment, a reorder depth beyond ``reorder``).
+    """
+    if not frames or frames[0][0] != start or not frames[0][2]:
+        raise ValueError("a segment that does not begin with a key frame at its boundary")
+    shown = sorted(time for time, _, _ in frames)
+    if shown[0] < start or shown[-1] >= end:
+        raise ValueError("a frame outside its segment")
+    times = [0] * len(frames)
+    following = end
+    for index in range(len(frames) - 1, -1, -1):
+        following = min(shown[index], frames[index][0] + reorder, following - 1)
+        times[index] = following
+    if times[0] != start:
+        raise ValueError("frames are reordered further than the track allows")
+    return [
+        Sample(data, after - decode, time + reorder - decode, key)
+        for (time, data, key), (decode, after) in zip(frames, pairwise((*times, end)), strict=True)
+    ]
+
+
+def _moof(sequence: int, decode_time: int, samples: Sequence[Sample], data_offset: int) -> bytes:
+    return box(
+        b"moof",
+        full_box(b"mfhd", 0, 0, struct.pack(">I", sequence)),
+        box(
+            b"traf",
+            _tfhd(samples),
+            full_box(b"tfdt", 1, 0, struct.pack(">Q", decode_time)),
+            _trun(samples, data_offset),
+        ),
+    )
+
+
+def _alike(samples: Sequence[Sample]) -> bool:
+    first = samples[0].duration
+    return all(sample.key and not sample.offset and sample.duration == first for sample in samples)
+
+
+def _tfhd(samples: Sequence[Sample]) -> bytes:
+    default_base_is_moof, duration_present, flags_present = 0x020000, 0x08, 0x20
+    if _alike(samples):
+        return full_box(
+            b"tfhd", 0, default_base_is_moof | duration_present | flags_present,
+            struct.pack(">3I", TRACK_ID, samples[0].duration, SYNC_FLAGS),
+        )  # fmt: skip
+    return full_box(b"tfhd", 0, default_base_is_moof, struct.pack(">I", TRACK_ID))
+
+
+def _trun(samples: Sequence[Sample], data_offset: int) -> bytes:
+    offset_present, duration, size, flags, composition = 0x01, 0x100, 0x200, 0x400, 0x800
+    head = struct.pack(">Ii", len(samples), data_offset)
+    if _alike(samples):
+        sizes = struct.pack(f">{len(samples)}I", *(len(sample.data) for sample in samples))
+        return full_box(b"trun", 0, offset_present | size, head, sizes)
+    row = struct.Struct(">4I")
+    rows = (
+        row.pack(sample.duration, len(sample.data), SYNC_FLAGS if sample.key else DELTA_FLAGS, sample.offset)
+        for sample in samples
+    )
+    return full_box(b"trun", 0, offset_present | duration | size | flags | composition, head, *rows)
+
+
+def _trak(track: VideoTrack | AudioTrack) -> bytes:
+    enabled_in_movie = 3
+    if isinstance(track, VideoTrack):
+        volume, size, timescale = 0, (track.width << 16, track.height << 16), track.timescale
+        handler, name, header, entry = b"vide", b"video", full_box(b"vmhd", 0, 1, bytes(8)), _avc1(track)
+        edits = box(b"edts", full_box(b"elst", 0, 0, struct.pack(">IIiHH", 1, 0, track.reorder, 1, 0)))
+        language = _UNDETERMINED
+    else:
+        volume, size, timescale = 0x100, (0, 0), track.sample_rate
+        handler, name, header, entry = b"soun", b"audio", full_box(b"smhd", 0, 0, bytes(4)), _mp4a(track)
+        edits, language = b"", track.language or _UNDETERMINED
+    tkhd = full_box(
+        b"tkhd", 0, enabled_in_movie, struct.pack(">5I", 0, 0, TRACK_ID, 0, 0), bytes(8),
+        struct.pack(">hhHxx", 0, 0, volume), _MATRIX, struct.pack(">2I", *size),
+    )  # fmt: skip
+    dinf = box(b"dinf", full_box(b"dref", 0, 0, struct.pack(">I", 1), full_box(b"url ", 0, 1)))
+    tables = box(
+        b"stbl", full_box(b"stsd", 0, 0, struct.pack(">I", 1), entry), full_box(b"stts", 0, 0, bytes(4)),
+        full_box(b"stsc", 0, 0, bytes(4)), full_box(b"stsz", 0, 0, bytes(8)), full_box(b"stco", 0, 0, bytes(4)),
+    )  # fmt: skip
+    media = box(
+        b"mdia",
+        full_box(b"mdhd", 0, 0, struct.pack(">4IHxx", 0, 0, timescale, 0, _language(language))),
+        full_box(b"hdlr", 0, 0, bytes(4), handler, bytes(12), name + b"\0"),
+        box(b"minf", header, dinf, tables),
+    )
+    return box(b"trak", tkhd, edits, media)
+
+
+def _language(code: str) -> int:
+    """Three letters of ISO 639-2 packed into fifteen bits; anything else is undetermined."""
+    letters = code if len(code) == 3 and all("a" <= letter <= "z" for letter in code) else _UNDETERMINED
+    first, second, third = (ord(letter) - 0x60 for letter in letters)
+    return first << 10 | second << 5 | third
+
+
+def _avc1(track: VideoTrack) -> bytes:
+    entry = struct.pack(
+        ">6xH16xHHIIIH32sHh", 1, track.width, track.height, 0x480000, 0x480000, 0, 1, b"", 0x18, -1
+    )  # fmt: skip
+    return box(b"avc1", entry, box(b"avcC", track.avcc), box(b"pasp", struct.pack(">2I", 1, 1)))
+
+
+def _mp4a(track: AudioTrack) -> bytes:
+    # The rate field holds 16.16 bits; above 65535 Hz only the configuration record says it.
+    rate = track.sample_rate << 16 if track.sample_rate < 1 << 16 else 0
+    entry = struct.pack(">6xH8xHHHHI", 1, track.channels, 16, 0, 0, rate)
+    aac, audio_stream = 0x40, 0x15
+    decoder = _descriptor(
+        4, struct.pack(">BB3xII", aac, audio_stream, track.bitrate, track.bitrate), _descriptor(5, track.config)
+    )  # fmt: skip
+    return box(
+        b"mp4a",
+        entry,
+        full_box(b"esds", 0, 0, _descriptor(3, struct.pack(">HB", 0, 0), decoder, _descriptor(6, b"\2"))),
+    )
+
+
+def _descriptor(tag: int, *parts: bytes) -> bytes:
+    """ISO/IEC 14496-1, 8.3.3: the length in seven-bit groups."""
+    body = b"".join(parts)
+    length = bytes((len(body) >> shift & 0x7F) | (0x80 if shift else 0) for shift in (21, 14, 7, 0))
+    return bytes((tag,)) + length + body
