@@ -32,7 +32,7 @@ class LadderSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_frame_rate: int = 60
 
 
-class VideoRung(msgspec.Struct, frozen=True, kw_only=True):
+class VideoRung(msgspec.Struct, frozen=True, kw_only=True, tag="video"):
     """Everything that makes the video encoder of one rung reproducible: two chunks made from it fit each other."""
 
     width: int
@@ -48,7 +48,7 @@ class VideoRung(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
 
 
-class AudioRung(msgspec.Struct, frozen=True, kw_only=True):
+class AudioRung(msgspec.Struct, frozen=True, kw_only=True, tag="audio"):
     """The audio encoder of one rendition: AAC-LC on one global grid of 1024 samples."""
 
     sample_rate: int

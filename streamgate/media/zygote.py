@@ -11,10 +11,14 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import pkgutil
 import select
 import signal
 import socket
 import sys
+from importlib import import_module
+
+import av
 
 from streamgate.media import child as media_child
 from streamgate.media import confine, quiet
@@ -79,12 +83,20 @@ class ForkServer:
         self._control.send(REPORT.pack(ENDED, number, os.waitstatus_to_exitcode(status)))
 
 
+def preload() -> None:
+    """Load the whole media library: a child that has shut itself in can read no module any more."""
+    for module in pkgutil.walk_packages(av.__path__, "av."):
+        if not module.name.endswith("__main__"):
+            import_module(module.name)
+
+
 def main(control: int, parent: int) -> None:
     """Become the fork server."""
     confine.die_with_parent(parent)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # A Ctrl-C reaches the whole process group; when to end is the server's decision.
         signal.signal(number, signal.SIG_IGN)
+    preload()
     quiet.silence()
     with contextlib.suppress(BrokenPipeError), socket.socket(fileno=control) as channel:
         gc.freeze()
