@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from litestar import Controller, get, post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
 
 from streamgate.contracts.cache import CachePolicy, CacheStatistics, PurgeRequest, PurgeResult
 from streamgate.domain.identity import Caller, Role
@@ -17,12 +19,12 @@ def controllers(policy: CachePolicy) -> list[type[Controller]]:
         tags = ("cache",)
 
         @get("/stats", opt=least(Role.ADMIN), operation_id="cacheStatistics", summary="Statistics of the cache")
-        async def read(self, caller: Caller) -> CacheStatistics:
+        async def read(self, caller: NamedDependency[Caller]) -> CacheStatistics:
             """Entries, bytes, hits and misses of each tier since the process began."""
             return await policy.statistics(caller)
 
         @post("/purge", opt=least(Role.ADMIN), operation_id="purgeCache", summary="Purge the cache", status_code=200)
-        async def purge(self, caller: Caller, data: PurgeRequest) -> PurgeResult:
+        async def purge(self, caller: NamedDependency[Caller], data: JSONBody[PurgeRequest]) -> PurgeResult:
             """Drop what carries one of the tags (none: everything), in every process; counts what this one dropped."""
             return await policy.purge(caller, data)
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Controller, Request, Response, delete, get, patch
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import ServerSentEvent, Stream
 from litestar.response.sse import ServerSentEventMessage
 
@@ -23,10 +24,10 @@ EVENTS_EVERY_S = 1.0
 KEEP_ALIVE_S = 15.0
 FINAL = frozenset({AssetState.READY, AssetState.FAILED, AssetState.CANCELED})
 
-Limit = Annotated[int, Parameter(query="limit", description="Items on a page, 1 to 100.")]
-Cursor = Annotated[str | None, Parameter(query="cursor", description="What the page before named as next_cursor.")]
-Search = Annotated[str | None, Parameter(query="search", description="Words in title or description.")]
-Mine = Annotated[bool, Parameter(query="mine", description="Only the caller's own films.")]
+Limit = Annotated[int, QueryParameter(name="limit", description="Items on a page, 1 to 100.")]
+Cursor = Annotated[str | None, QueryParameter(name="cursor", description="What the page before named as next_cursor.")]
+Search = Annotated[str | None, QueryParameter(name="search", description="Words in title or description.")]
+Mine = Annotated[bool, QueryParameter(name="mine", description="Only the caller's own films.")]
 
 
 def controllers(catalog: CatalogService, draining: asyncio.Event) -> list[type[Controller]]:
@@ -38,23 +39,30 @@ def controllers(catalog: CatalogService, draining: asyncio.Event) -> list[type[C
 
         @get("/", opt=least(Role.ANONYMOUS), operation_id="listAssets", summary="List films")
         async def listing(
-            self, caller: Caller, limit: Limit = 20, cursor: Cursor = None, search: Search = None, mine: Mine = False
+            self,
+            caller: NamedDependency[Caller],
+            limit: Limit = 20,
+            cursor: Cursor = None,
+            search: Search = None,
+            mine: Mine = False,
         ) -> AssetPage:
             """Newest first: public and gated films, and the caller's own; an administrator sees all."""
             return await catalog.list(caller, AssetQuery(limit=limit, cursor=cursor, search=search, mine=mine))
 
         @get("/{asset_id:str}", opt=least(Role.ANONYMOUS), operation_id="getAsset", summary="Read a film")
-        async def read(self, caller: Caller, asset_id: str) -> Asset:
+        async def read(self, caller: NamedDependency[Caller], asset_id: FromPath[str]) -> Asset:
             """The film; 404 unless it is listed to the caller."""
             return await catalog.get(caller, asset_id)
 
         @patch("/{asset_id:str}", opt=least(Role.CREATOR), operation_id="updateAsset", summary="Change a film")
-        async def update(self, caller: Caller, asset_id: str, data: AssetChanges) -> Asset:
+        async def update(
+            self, caller: NamedDependency[Caller], asset_id: FromPath[str], data: JSONBody[AssetChanges]
+        ) -> Asset:
             """Title, description, visibility, policy, poster time: what is left out stays."""
             return await catalog.update(caller, asset_id, data)
 
         @delete("/{asset_id:str}", opt=least(Role.CREATOR), operation_id="deleteAsset", summary="Delete a film")
-        async def remove(self, caller: Caller, asset_id: str) -> None:
+        async def remove(self, caller: NamedDependency[Caller], asset_id: FromPath[str]) -> None:
             """The film and everything made from it. Playback of it ends."""
             await catalog.delete(caller, asset_id)
 
@@ -65,7 +73,9 @@ def controllers(catalog: CatalogService, draining: asyncio.Event) -> list[type[C
             summary="Read a film's poster",
             media_type="image/jpeg",
         )
-        async def poster(self, caller: Caller, asset_id: str, request: Request[Any, Any, Any]) -> Response[bytes]:
+        async def poster(
+            self, caller: NamedDependency[Caller], asset_id: FromPath[str], request: Request[Any, Any, Any]
+        ) -> Response[bytes]:
             """A picture for everybody who may list the film, also a gated one."""
             info, data = await catalog.poster(caller, asset_id)
             headers = {
@@ -83,7 +93,7 @@ def controllers(catalog: CatalogService, draining: asyncio.Event) -> list[type[C
             operation_id="assetEvents",
             summary="Follow a film's state and progress",
         )
-        async def events(self, caller: Caller, asset_id: str) -> Stream:
+        async def events(self, caller: NamedDependency[Caller], asset_id: FromPath[str]) -> Stream:
             """Server-sent events: ``asset`` with state, playable and progress whenever they change; ends with the final state."""
             await catalog.require_owner(caller, asset_id)
             return ServerSentEvent(follow(catalog, caller, asset_id, draining))

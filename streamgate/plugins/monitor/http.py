@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from litestar import Controller, get
+from litestar.di import NamedDependency
 
 from streamgate.contracts.monitor import Status, SystemStatus
 from streamgate.domain.identity import Caller, Role
@@ -17,7 +18,7 @@ def controllers(status: Status) -> list[type[Controller]]:
         tags = ("system",)
 
         @get("/status", opt=least(Role.ADMIN), operation_id="systemStatus", summary="Health of every service")
-        async def read(self, caller: Caller) -> SystemStatus:
+        async def read(self, caller: NamedDependency[Caller]) -> SystemStatus:
             """Each service with its checks; the overall status is the worst of them."""
             return await status.status(caller)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from litestar import Controller, delete, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
 
 from streamgate.contracts.streaming import Playback, PlaybackPage, PlaybackRequest, PlaybackStarted
 from streamgate.domain.identity import Caller, Role
@@ -22,12 +24,17 @@ def controllers(playback: Playback) -> list[type[Controller]]:
             operation_id="startPlayback",
             summary="Start playback of a film",
         )
-        async def start(self, caller: Caller, asset_id: str, data: PlaybackRequest | None = None) -> PlaybackStarted:
+        async def start(
+            self,
+            caller: NamedDependency[Caller],
+            asset_id: FromPath[str],
+            data: JSONBody[PlaybackRequest | None] = None,
+        ) -> PlaybackStarted:
             """Evaluate the film's policy and answer with addresses that any player opens."""
             return await playback.start(caller, asset_id, data or PlaybackRequest())
 
         @get("/playback", opt=least(Role.VIEWER), operation_id="listPlayback", summary="List one's playback sessions")
-        async def listing(self, caller: Caller) -> PlaybackPage:
+        async def listing(self, caller: NamedDependency[Caller]) -> PlaybackPage:
             """The caller's sessions that were used lately, newest first."""
             return await playback.list(caller)
 
@@ -37,7 +44,7 @@ def controllers(playback: Playback) -> list[type[Controller]]:
             operation_id="endPlayback",
             summary="End a playback session",
         )
-        async def end(self, caller: Caller, session_id: str) -> None:
+        async def end(self, caller: NamedDependency[Caller], session_id: FromPath[str]) -> None:
             """Its addresses answer 403 from now on."""
             await playback.end(caller, session_id)
 

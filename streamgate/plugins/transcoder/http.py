@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from litestar import Controller, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath
 
 from streamgate.contracts.transcoder import Transcoding
 from streamgate.domain.identity import Caller, Role
@@ -23,7 +25,7 @@ def controllers(transcoding: Transcoding) -> list[type[Controller]]:
             operation_id="retryAsset",
             summary="Encode a failed or canceled film again",
         )
-        async def retry(self, caller: Caller, asset_id: str) -> None:
+        async def retry(self, caller: NamedDependency[Caller], asset_id: FromPath[str]) -> None:
             """What is encoded already is kept."""
             await transcoding.retry(caller, asset_id)
 
@@ -34,7 +36,7 @@ def controllers(transcoding: Transcoding) -> list[type[Controller]]:
             operation_id="cancelAsset",
             summary="Stop encoding a film",
         )
-        async def cancel(self, caller: Caller, asset_id: str) -> None:
+        async def cancel(self, caller: NamedDependency[Caller], asset_id: FromPath[str]) -> None:
             """What is encoded already still plays."""
             await transcoding.cancel(caller, asset_id)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import Controller, HttpMethod, Request, Response, delete, get, head, patch, post, route
+from litestar.di import NamedDependency
+from litestar.params import FromPath
 
 from streamgate.domain.errors import MethodNotAllowed, UnsupportedMediaType, ValidationFailed
 from streamgate.domain.identity import Caller, Role
@@ -113,7 +115,7 @@ def controllers(service: UploadService, site: Site, settings: UploadSettings) ->
             return Response(None, status_code=204, headers=headers)
 
         @post("/", opt=least(Role.CREATOR), operation_id="createUpload", summary="Announce an upload")
-        async def create(self, caller: Caller, request: AnyRequest) -> Response[None]:
+        async def create(self, caller: NamedDependency[Caller], request: AnyRequest) -> Response[None]:
             """tus creation. Keys of Upload-Metadata: filename filetype title policy_id visibility."""
             tus.require_version(request.headers)
             upload = await service.create(caller, request.headers)
@@ -129,12 +131,14 @@ def controllers(service: UploadService, site: Site, settings: UploadSettings) ->
         @head(
             "/{upload_id:str}", opt=least(Role.CREATOR), operation_id="askUpload", summary="Ask where an upload stands"
         )
-        async def ask(self, caller: Caller, upload_id: str, request: AnyRequest) -> Response[None]:
+        async def ask(
+            self, caller: NamedDependency[Caller], upload_id: FromPath[str], request: AnyRequest
+        ) -> Response[None]:
             """The offset to go on at; a writer that still runs hands over first."""
             return await ask(caller, upload_id, request)
 
         @get("/{upload_id:str}", opt=least(Role.CREATOR), operation_id="getUpload", summary="Read an upload")
-        async def read(self, caller: Caller, upload_id: str) -> Response[UploadView]:
+        async def read(self, caller: NamedDependency[Caller], upload_id: FromPath[str]) -> Response[UploadView]:
             """The same as JSON."""
             upload = await service.find(caller, upload_id)
             return Response(service.view(upload), headers=named(upload))
@@ -146,17 +150,23 @@ def controllers(service: UploadService, site: Site, settings: UploadSettings) ->
             operation_id="appendUpload",
             summary="Send bytes",
         )
-        async def append(self, caller: Caller, upload_id: str, request: AnyRequest) -> Response[None]:
+        async def append(
+            self, caller: NamedDependency[Caller], upload_id: FromPath[str], request: AnyRequest
+        ) -> Response[None]:
             """Bytes from Upload-Offset on; durable before the answer."""
             return await write(caller, upload_id, request)
 
         @delete("/{upload_id:str}", opt=least(Role.CREATOR), operation_id="endUpload", summary="Give an upload up")
-        async def remove(self, caller: Caller, upload_id: str, request: AnyRequest) -> Response[None]:
+        async def remove(
+            self, caller: NamedDependency[Caller], upload_id: FromPath[str], request: AnyRequest
+        ) -> Response[None]:
             """Its bytes and film go; a completed upload's film stays."""
             return await end(caller, upload_id, request)
 
         @post("/{upload_id:str}", opt=least(Role.CREATOR), include_in_schema=False)
-        async def override(self, caller: Caller, upload_id: str, request: AnyRequest) -> Response[None]:
+        async def override(
+            self, caller: NamedDependency[Caller], upload_id: FromPath[str], request: AnyRequest
+        ) -> Response[None]:
             """For clients that can only POST: X-HTTP-Method-Override."""
             method = request.headers.get("x-http-method-override", "").upper()
             acts = {"PATCH": write, "DELETE": end, "HEAD": ask}

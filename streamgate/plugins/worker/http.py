@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from litestar import Controller, get, post
-from litestar.params import QueryParameter
+from litestar.di import NamedDependency
+from litestar.params import FromPath, QueryParameter
 
 from streamgate.contracts.worker import Job, JobPage, JobQuery, JobState, Work
 from streamgate.domain.identity import Caller, Role
@@ -30,7 +31,7 @@ def controllers(work: Work) -> list[type[Controller]]:
         @get("/", opt=least(Role.CREATOR), operation_id="listJobs", summary="List jobs")
         async def listing(
             self,
-            caller: Caller,
+            caller: NamedDependency[Caller],
             limit: Limit = 50,
             cursor: Cursor = None,
             in_state: State = None,
@@ -43,7 +44,7 @@ def controllers(work: Work) -> list[type[Controller]]:
             )
 
         @get("/{job_id:str}", opt=least(Role.CREATOR), operation_id="getJob", summary="Read a job")
-        async def read(self, caller: Caller, job_id: str) -> Job:
+        async def read(self, caller: NamedDependency[Caller], job_id: FromPath[str]) -> Job:
             """The job; 404 unless the caller owns it."""
             return await work.get(caller, job_id)
 
@@ -54,7 +55,7 @@ def controllers(work: Work) -> list[type[Controller]]:
             summary="Run a job again",
             status_code=200,
         )
-        async def retry(self, caller: Caller, job_id: str) -> Job:
+        async def retry(self, caller: NamedDependency[Caller], job_id: FromPath[str]) -> Job:
             """Queue a failed or canceled job again, its failures forgotten; 409 in any other state."""
             return await work.retry(caller, job_id)
 
@@ -65,7 +66,7 @@ def controllers(work: Work) -> list[type[Controller]]:
             summary="Cancel a job",
             status_code=200,
         )
-        async def cancel(self, caller: Caller, job_id: str) -> Job:
+        async def cancel(self, caller: NamedDependency[Caller], job_id: FromPath[str]) -> Job:
             """Stop a queued or running job; a running one ends at its next heartbeat. 409 once it is done or failed."""
             return await work.cancel(caller, job_id)
 
