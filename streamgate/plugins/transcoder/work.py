@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 
 from streamgate.contracts.transcoder import MediaReplaced, PosterPayload
-from streamgate.contracts.upload import IngestPayload, Uploads
+from streamgate.contracts.upload import IngestPayload, Source, Uploads
 from streamgate.domain.asset import FailureCode, MediaRefused
 from streamgate.domain.errors import NotFound, StreamGateError, Unavailable
 from streamgate.domain.identity import Prefix, new_id
@@ -30,6 +30,9 @@ TRIES = 3
 """Times that a chunk is tried whose encoder died or took too long, before that part of the film is given up."""
 
 WORTH_ANOTHER_TRY = frozenset({FailureCode.TIMEOUT, FailureCode.INTERNAL, FailureCode.TOO_LARGE})
+
+
+GONE = "The uploaded bytes of the film are gone. Upload it again."
 
 
 class TranscodeWork:
@@ -152,14 +155,22 @@ class TranscodeWork:
         await films.tell(film.asset_id)
 
     async def _plan(self, asset_id: str) -> MediaPlan:
-        try:
-            source = await self._uploads.source(asset_id)
-        except NotFound:
-            raise PermanentFailure("not_found", "The uploaded bytes of the film are gone.") from None
+        source = await self._source(asset_id)
         async with source_bytes.opened(source, self._blobs) as data:
             return await self._sandbox.plan(
                 data, ladder=self._ladder, limits=self._limits, timeout_s=self._settings.plan_timeout_s
             )
+
+    async def _source(self, asset_id: str) -> Source:
+        """Where the film's bytes lie; `MediaRefused` when they are gone."""
+        try:
+            source = await self._uploads.source(asset_id)
+        except NotFound:
+            raise MediaRefused(FailureCode.TRUNCATED_MEDIA, GONE) from None
+        for part in source.parts:
+            if await self._blobs.stat(part.key) is None:
+                raise MediaRefused(FailureCode.TRUNCATED_MEDIA, GONE)
+        return source
 
     async def _refuse(self, attempt: Attempt, asset_id: str, refused: MediaRefused) -> None:
         """The film cannot be played: say so, and end the job as failed. Raises `PermanentFailure`, or for another try."""
@@ -191,7 +202,7 @@ class TranscodeWork:
     ) -> EncodedChunk | None:
         """The encoded chunk; None when it was found to be impossible and that is written down."""
         try:
-            source = await self._uploads.source(film.asset_id)
+            source = await self._source(film.asset_id)
             async with source_bytes.opened(source, self._blobs) as data:
                 return await self._sandbox.encode(
                     data,
@@ -202,8 +213,6 @@ class TranscodeWork:
                     timeout_s=self._settings.chunk_timeout_s,
                     eager=attempt.job.priority > BEGINNING,
                 )
-        except NotFound:
-            raise PermanentFailure("not_found", "The uploaded bytes of the film are gone.") from None
         except MediaRefused as refused:
             if refused.failure.code in WORTH_ANOTHER_TRY and attempt.job.failures + 1 < TRIES:
                 raise Unavailable(refused.failure.detail) from None

@@ -116,7 +116,10 @@ class UploadService:
         async with self._database.write() as tx:
             await store.add(tx, upload)
             await store.add_part(tx, _key(upload), upload.id, 0, 0)
-        return await self._complete(upload, None) if length == 0 else upload
+        if length == 0:
+            await self._blobs.put(_key(upload), b"")
+            return await self._complete(upload, None)
+        return upload
 
     async def append(
         self, caller: Caller, upload_id: str, body: Body, headers: Mapping[str, str], offset: int

@@ -1,0 +1,29 @@
+"""One server that many tests share; each test brings its own films and wallets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.films import film
+from tests.support.product import upload, wait_final
+from tests.support.server import Server, serving
+
+SMALL = {"auth.creators": ["*"], "transcoder.rungs": [240, 360], "transcoder.preset": "ultrafast"}
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with a small ladder where every wallet may upload."""
+    with serving(tmp_path_factory.mktemp("shared") / "data", SMALL) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def ready_film(shared: Server, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A public film, encoded: 13 seconds, 640 x 360, sound."""
+    source = film(tmp_path_factory.mktemp("films"), seconds=13, width=640, height=360)
+    asset_id = upload(shared, source, title="A public film", visibility="public")
+    assert wait_final(shared, asset_id)["state"] == "ready"
+    return asset_id

@@ -1,0 +1,192 @@
+"""The media address: what a playback URL opens, and everything that it does not."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from streamgate.domain.identity import Prefix, new_id
+from streamgate.plugins.streaming.tokens import PlaybackTokens, load_keys
+from tests.support.product import play, problem
+from tests.support.server import Server
+from tests.support.wallet import Wallet
+
+FILES = {
+    "master.m3u8": ("application/vnd.apple.mpegurl", "private, no-cache"),
+    "240p/playlist.m3u8": ("application/vnd.apple.mpegurl", "private, no-cache"),
+    "audio-1/playlist.m3u8": ("application/vnd.apple.mpegurl", "private, no-cache"),
+    "240p/init.mp4": ("video/mp4", "private, max-age=3600"),
+    "audio-1/init.mp4": ("audio/mp4", "private, max-age=3600"),
+    "360p/0.m4s": ("video/iso.segment", "private, max-age=3600"),
+    "poster.jpg": ("image/jpeg", "private, no-cache"),
+}
+
+
+@pytest.fixture
+def base(shared: Server, ready_film: str) -> str:
+    started = play(shared, ready_film, None)
+    assert started.status_code == 201, started.text
+    return str(started.json()["hls_url"]).removesuffix("/master.m3u8")
+
+
+@pytest.fixture
+def http() -> Iterator[httpx.Client]:
+    with httpx.Client(timeout=30) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def tokens(shared: Server) -> PlaybackTokens:
+    return PlaybackTokens(load_keys(None, shared.data_dir))
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_every_file_has_its_type_its_caching_and_its_validators(base: str, http: httpx.Client, path: str) -> None:
+    media_type, caching = FILES[path]
+    answer = http.get(f"{base}/{path}")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == media_type
+    assert answer.headers["cache-control"] == caching
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert "access-control-allow-credentials" not in answer.headers
+    assert int(answer.headers["content-length"]) == len(answer.content) > 0
+    assert http.head(f"{base}/{path}").headers["content-length"] == answer.headers["content-length"]
+    again = http.get(f"{base}/{path}", headers={"if-none-match": answer.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    part = http.get(f"{base}/{path}", headers={"range": "bytes=3-9"})
+    assert (part.status_code, part.content) == (206, answer.content[3:10])
+
+
+NOT_THERE = [
+    "",
+    "manifest.mpd",
+    "240p",
+    "240p/",
+    "240p/99.m4s",
+    "240p/-1.m4s",
+    "240p/00.m4s",
+    "240p/1e1.m4s",
+    "999p/0.m4s",
+    "240p/../360p/0.m4s",
+    "%2e%2e/240p/0.m4s",
+    "240p/..%2f..%2fadmin.key",
+    "..%2f..%2f..%2fadmin.key",
+    "240p//0.m4s",
+    "240p/0.m4s/",
+    "240p/0.m4s%00",
+    "240p/0.m4s%0a",
+    "240p\\0.m4s",
+    "240p/init.mp4.",
+    "POSTER.jpg",
+]
+
+
+@pytest.mark.parametrize("path", NOT_THERE)
+def test_nothing_else_is_there(base: str, path: str) -> None:
+    address = urlsplit(base)
+    connection = HTTPConnection(address.hostname or "", address.port or 0, timeout=10)
+    try:
+        # As it stands: a client library would tidy the path up before it sends it.
+        connection.request("GET", f"{address.path}/{path}")
+        answer = connection.getresponse()
+        assert (answer.status, json.loads(answer.read())["code"]) == (404, "not_found")
+    finally:
+        connection.close()
+
+
+def test_only_reading(base: str, http: httpx.Client) -> None:
+    for method in ("POST", "PUT", "PATCH", "DELETE"):
+        answer = http.request(method, f"{base}/master.m3u8")
+        assert problem(answer) == (405, "method_not_allowed")
+        assert answer.headers["allow"] == "GET, HEAD, OPTIONS"
+    preflight = http.options(
+        f"{base}/240p/0.m4s", headers={"origin": "https://a.example", "access-control-request-method": "GET"}
+    )
+    assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (204, "*")
+
+
+def test_forged_foreign_and_malformed_tokens_are_not_found(
+    shared: Server, ready_film: str, base: str, http: httpx.Client, tokens: PlaybackTokens
+) -> None:
+    token = base.split("/")[4]
+    later = int(time.time()) + 3600
+    wrong = {
+        "forged": PlaybackTokens(((1, bytes(32)),)).mint(new_id(Prefix.PLAYBACK), ready_film, later),
+        "changed": token[:-1] + ("A" if token[-1] != "A" else "E"),
+        "short": token[:-1],
+        "long": token + "A",
+        "of another film": tokens.mint(new_id(Prefix.PLAYBACK), new_id(Prefix.ASSET), later),
+        "an API key": shared.admin_key,
+        "nothing": "x",
+    }
+    for name, value in wrong.items():
+        answer = http.get(f"{shared.url}/p/{value}/{ready_film}/master.m3u8")
+        assert problem(answer) == (404, "not_found"), name
+
+
+def test_a_token_of_a_session_that_never_was_is_refused(
+    shared: Server, ready_film: str, http: httpx.Client, tokens: PlaybackTokens
+) -> None:
+    invented = tokens.mint(new_id(Prefix.PLAYBACK), ready_film, int(time.time()) + 3600)
+    assert problem(http.get(f"{shared.url}/p/{invented}/{ready_film}/master.m3u8")) == (403, "session_revoked")
+
+
+def test_an_expired_token_is_refused(
+    shared: Server, ready_film: str, http: httpx.Client, tokens: PlaybackTokens
+) -> None:
+    expired = tokens.mint(new_id(Prefix.PLAYBACK), ready_film, int(time.time()) - 1)
+    assert problem(http.get(f"{shared.url}/p/{expired}/{ready_film}/master.m3u8")) == (403, "session_expired")
+
+
+def test_a_session_that_was_ended_is_refused_at_once(shared: Server, ready_film: str, http: httpx.Client) -> None:
+    token = Wallet().sign_in(shared.url)
+    started = play(shared, ready_film, token).json()
+    assert http.get(started["hls_url"]).status_code == 200
+    with shared.client(token) as mine, shared.client(Wallet().sign_in(shared.url)) as other:
+        listed = [item["session_id"] for item in mine.get("/api/v1/playback").json()["items"]]
+        assert listed == [started["session_id"]]
+        assert problem(other.delete(f"/api/v1/playback/{started['session_id']}")) == (404, "not_found")
+        assert http.get(started["hls_url"]).status_code == 200
+        assert mine.delete(f"/api/v1/playback/{started['session_id']}").status_code == 204
+    assert problem(http.get(started["hls_url"])) == (403, "session_revoked")
+
+
+def test_media_tokens_do_not_open_the_api_and_api_tokens_not_the_media(
+    shared: Server, ready_film: str, base: str, http: httpx.Client
+) -> None:
+    for credential in (base.split("/")[4],):
+        answer = http.get(f"{shared.url}/api/v1/auth/session", headers={"authorization": f"Bearer {credential}"})
+        assert problem(answer) == (401, "unauthenticated")
+    jwt = Wallet().sign_in(shared.url)
+    for address in (f"{shared.url}/p/{jwt}/{ready_film}/master.m3u8", f"{shared.url}/p/x/{ready_film}/master.m3u8"):
+        answer = http.get(address, headers={"authorization": f"Bearer {jwt}"})
+        assert problem(answer) == (404, "not_found")
+
+
+def test_a_revoked_key_ends_what_was_started_with_it(shared: Server, ready_film: str, http: httpx.Client) -> None:
+    with shared.admin() as admin:
+        key = admin.post("/api/v1/auth/api-keys", json={"name": "player", "role": "viewer"}).json()
+        url = play(shared, ready_film, key["key"]).json()["hls_url"]
+        assert http.get(url).status_code == 200
+        assert admin.delete(f"/api/v1/auth/api-keys/{key['id']}").status_code == 204
+    until = time.monotonic() + 5
+    while http.get(url).status_code == 200:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert problem(http.get(url)) == (403, "session_revoked")
+
+
+def test_secrets_stay_out_of_the_log(shared: Server, base: str, http: httpx.Client) -> None:
+    http.get(f"{base}/nothing-here")
+    http.get(f"{shared.url}/api/v1/auth/session", headers={"authorization": "Bearer sg_key_" + "s" * 43})
+    log = shared.log()
+    assert base.split("/")[4] not in log
+    assert shared.admin_key not in log
+    assert "s" * 43 not in log
