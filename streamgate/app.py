@@ -26,6 +26,9 @@ from streamgate.runtime.site import Site
 from streamgate.runtime.telemetry import Metrics
 from streamgate.settings import CoreSettings
 
+CUT_OFF_S = 3.0
+"""Seconds that requests have to end after they were cut off."""
+
 PORTS = {
     "monolith": 8080,
     "api-gateway": 9090,
@@ -345,6 +348,9 @@ async def serve(
         finally:
             telling.cancel()
             running.draining.set()
+            if server.server_state.tasks:
+                # Requests that were cut off end before what they work with is closed.
+                await asyncio.wait(set(server.server_state.tasks), timeout=CUT_OFF_S)
         if not server.started:
             raise ConfigurationError(
                 f"Port {server.config.port} on {settings.host} cannot be listened on; is it in use?"

@@ -1,9 +1,9 @@
-"""Periodic work of a plugin, supervised."""
+"""Work of a plugin beside its requests, supervised."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 import structlog
@@ -26,6 +26,17 @@ async def every(
             await asyncio.sleep(seconds)
 
     task = asyncio.create_task(repeat(), name=name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def beside(work: Coroutine[object, object, object], *, name: str) -> AsyncIterator[None]:
+    """Run ``work`` once beside the block; what is left of it when the block ends is cancelled."""
+    task = asyncio.create_task(work, name=name)
     try:
         yield
     finally:

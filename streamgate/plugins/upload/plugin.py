@@ -22,7 +22,7 @@ async def setup(context: Context[UploadSettings]) -> AsyncGenerator[Parts, None]
     """Start uploads."""
     from streamgate.plugins.upload.http import TusVersion, controllers
     from streamgate.plugins.upload.service import UploadService
-    from streamgate.runtime.background import every
+    from streamgate.runtime.background import beside, every
 
     settings = context.settings
     service = UploadService(
@@ -35,7 +35,10 @@ async def setup(context: Context[UploadSettings]) -> AsyncGenerator[Parts, None]
         clock=context.need(Clock),
     )
     uploads: Uploads = service
-    async with every(settings.sweep_s, service.sweep, name="upload sweep", at_once=True):
+    async with (
+        every(settings.sweep_s, service.sweep, name="upload sweep", at_once=True),
+        beside(service.drain(context.draining), name="upload hand-over"),
+    ):
         yield Parts(
             provides={Uploads: uploads},
             routes=controllers(service, context.need(Site), settings),

@@ -185,6 +185,11 @@ class UploadService:
             await store.forget_old(tx, now - FORGET_AFTER_S * 1000)
         await self._sweep_orphans(now - ORPHAN_AGE_S * 1000)
 
+    async def drain(self, draining: asyncio.Event) -> None:
+        """When the process begins to stop, hand over what runs: the bytes that came are stored and counted first."""
+        await draining.wait()
+        await self._writers.drain()
+
     def view(self, upload: Upload) -> UploadView:
         """The upload as its owner sees it."""
         return UploadView(
