@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -119,6 +120,10 @@ async def _open_storage(o: Opening) -> Any:
 
 
 async def _open_chains(o: Opening) -> Any:
+    if not o.settings.chains:
+        from streamgate.adapters.chain_none import NoChains
+
+        return NoChains()
     from streamgate.adapters.chain_jsonrpc import JsonRpcChains
 
     endpoints = {
@@ -149,12 +154,13 @@ async def _open_outbox(o: Opening) -> Any:
     return Outbox(o.opened[DATABASE], o.opened[BUS], o.clock)
 
 
+SANDBOX = "streamgate.media.sandbox:Sandbox"
 DATABASE = "streamgate.runtime.database:Database"
 BUS = "streamgate.ports.bus:Bus"
 OUTBOX = "streamgate.runtime.outbox:Outbox"
 
 OPENERS: dict[str, tuple[Callable[[Opening], Awaitable[Any]], tuple[str, ...]]] = {
-    "streamgate.media.sandbox:Sandbox": (_open_sandbox, ()),
+    SANDBOX: (_open_sandbox, ()),
     DATABASE: (_open_database, ()),
     BUS: (_open_bus, ()),
     "streamgate.ports.cache:Cache": (_open_cache, ()),
@@ -186,12 +192,20 @@ async def given_for(
     if opening.embedded and names & EMBEDDED:
         opening.stack.enter_context(data_directory_lock(opening.site.data_dir))
     given: dict[type, object] = dict(more)
-    for name, (opener, _) in OPENERS.items():
-        if name in names:
-            value = await opener(opening)
-            opening.opened[name] = value
-            module, _, attribute = name.partition(":")
-            given[wanted.get(name) or getattr(import_module(module), attribute)] = value
+
+    async def give(name: str, opened: Awaitable[Any]) -> None:
+        value = opening.opened[name] = await opened
+        module, _, attribute = name.partition(":")
+        given[wanted.get(name) or getattr(import_module(module), attribute)] = value
+
+    async with asyncio.TaskGroup() as beside:
+        if SANDBOX in names:
+            # Another process loads the media library meanwhile; it is started before any secret is read.
+            beside.create_task(give(SANDBOX, _open_sandbox(opening)))
+            await asyncio.sleep(0)
+        for name, (opener, _) in OPENERS.items():
+            if name in names and name != SANDBOX:
+                await give(name, opener(opening))
     return given
 
 
@@ -340,6 +354,8 @@ async def serve(
             while not server.started:  # noqa: ASYNC110 (uvicorn offers no event)
                 await asyncio.sleep(0.01)
             running.ready = True
+            gc.enable()
+            gc.freeze()
             announce(running)
 
         telling = asyncio.create_task(tell_when_ready())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from collections.abc import Mapping
 from importlib.metadata import entry_points
@@ -19,6 +20,8 @@ from streamgate.settings import load
 
 def run(mode: str, service: str | None, config_file: Path | None, flags: Mapping[str, Any]) -> None:
     """Serve until told to stop."""
+    # Hardly anything made while starting is ever garbage: collecting begins when the process is ready.
+    gc.disable()
     import uvloop
 
     from streamgate import __version__, app

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -19,13 +19,21 @@ TURN_S = 30.0
 
 def engines(url: str) -> tuple[AsyncEngine, AsyncEngine]:
     """The engine that writes and the one that reads; on PostgreSQL they are the same."""
-    backend = make_url(url).get_backend_name()
-    if backend == "sqlite":
+    if backend_of(url) == "sqlite":
         return _sqlite(url)
-    if backend == "postgresql":
-        engine = create_async_engine(url, pool_size=10, max_overflow=10, pool_timeout=TURN_S, pool_pre_ping=True)
-        return engine, engine
-    raise ConfigurationError(f"database.url names {backend!r}; it must be sqlite+aiosqlite or postgresql+asyncpg.")
+    engine = create_async_engine(url, pool_size=10, max_overflow=10, pool_timeout=TURN_S, pool_pre_ping=True)
+    return engine, engine
+
+
+def backend_of(url: str) -> str:
+    """``sqlite`` or ``postgresql``; `ConfigurationError` for a URL of anything else, or none."""
+    try:
+        backend = make_url(url).get_backend_name()
+    except ArgumentError:
+        raise ConfigurationError("database.url is no SQLAlchemy URL, such as sqlite+aiosqlite:///path.") from None
+    if backend not in {"sqlite", "postgresql"}:
+        raise ConfigurationError(f"database.url names {backend!r}; it must be sqlite+aiosqlite or postgresql+asyncpg.")
+    return backend
 
 
 def meaning(error: BaseException) -> StreamGateError | None:

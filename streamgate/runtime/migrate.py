@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from streamgate.domain.errors import ConfigurationError
-from streamgate.runtime.engines import prepare_sqlite
+from streamgate.runtime.engines import backend_of, prepare_sqlite
 
 
 def folder() -> Path:
@@ -71,8 +71,9 @@ async def _run(url: str, command_name: str, revision: str) -> None:
 
 
 async def _on(url: str, work: Callable[[Connection], Any]) -> Any:
+    backend = backend_of(url)
     engine = create_async_engine(url)
-    if engine.dialect.name == "sqlite":
+    if backend == "sqlite":
         prepare_sqlite(engine, "BEGIN IMMEDIATE")  # so that a migration that is cut short leaves nothing behind
     try:
         async with engine.connect() as connection:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from eth_account.messages import encode_defunct
 from eth_keys import KeyAPI
 from eth_keys.backends import CoinCurveECCBackend
 from eth_keys.exceptions import BadSignature
@@ -37,13 +36,18 @@ class Signatures:
         raw = _compact(signature)
         if raw is None:
             return False
-        signable = encode_defunct(text=message)
-        digest = keccak(b"\x19" + signable.version + signable.header + signable.body)
+        digest = digest_of(message)
         try:
             key = self._keys.ecdsa_recover(digest, self._keys.Signature(vrs=raw))
         except (BadSignature, KeyValidationError, ValueError):
             return False
         return bool(key.to_address() == address.lower())
+
+
+def digest_of(message: str) -> bytes:
+    """What a wallet signs of a text: EIP-191 version 0x45, over the length of its UTF-8 bytes and the bytes."""
+    body = message.encode()
+    return bytes(keccak(b"\x19Ethereum Signed Message:\n" + str(len(body)).encode() + body))
 
 
 def _compact(signature: str) -> tuple[int, int, int] | None:

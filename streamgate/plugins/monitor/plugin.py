@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from streamgate.contracts.monitor import Status
 from streamgate.kernel import Context, Parts, Plugin
@@ -15,13 +15,17 @@ from streamgate.runtime.health import HealthBoard
 @asynccontextmanager
 async def setup(context: Context[MonitorSettings]) -> AsyncGenerator[Parts, None]:
     """Start the monitor."""
-    import aiohttp
-
     from streamgate.plugins.monitor.http import controllers
     from streamgate.plugins.monitor.service import StatusService
 
-    async with aiohttp.ClientSession() as http:
-        service = StatusService(context.need(HealthBoard), context.need(Discovery), http, context.settings.timeout_s)
+    discovery = context.need(Discovery)
+    async with AsyncExitStack() as stack:
+        asking = None
+        if await discovery.services():
+            from streamgate.plugins.monitor.asking import Asking
+
+            asking = await stack.enter_async_context(Asking(context.settings.timeout_s))
+        service = StatusService(context.need(HealthBoard), discovery, asking)
         status: Status = service
         yield Parts(provides={Status: status}, routes=controllers(status))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from eth_account.messages import encode_defunct
+from eth_utils import keccak
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamgate.plugins.auth.signatures import Signatures
+from streamgate.plugins.auth.signatures import Signatures, digest_of
 from tests.support.wallet import Wallet
 
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
@@ -25,6 +27,12 @@ def test_the_wallet_that_signed_is_found() -> None:
     assert accepted(GOOD, address=WALLET.address.lower())
     assert not accepted(GOOD, message=MESSAGE + " ")
     assert not accepted(GOOD, address=Wallet().address)
+
+
+def test_the_digest_is_the_one_that_wallets_sign() -> None:
+    for text in ("", "a", "films" * 50, "Füße, 映画"):
+        signable = encode_defunct(text=text)
+        assert digest_of(text) == keccak(b"\x19" + signable.version + signable.header + signable.body)
 
 
 def test_the_recovery_byte_may_begin_at_0_or_27_and_nowhere_else() -> None:

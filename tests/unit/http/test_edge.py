@@ -10,6 +10,8 @@ import httpx
 import msgspec
 import pytest
 from litestar import Controller, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromQuery, JSONBody
 
 from streamgate.domain.clock import SystemClock
 from streamgate.domain.errors import (
@@ -54,11 +56,11 @@ class Things(Controller):
     path = "/api/v1/things"
 
     @get("/", opt=least(Role.ANONYMOUS))
-    async def listing(self, caller: Caller, limit: int = 20) -> dict[str, Any]:
+    async def listing(self, caller: NamedDependency[Caller], limit: FromQuery[int] = 20) -> dict[str, Any]:
         return {"account": caller.account, "limit": limit}
 
     @post("/", opt=least(Role.CREATOR))
-    async def create(self, data: Draft, caller: Caller) -> Draft:
+    async def create(self, data: JSONBody[Draft], caller: NamedDependency[Caller]) -> Draft:
         return data
 
     @get("/refused", opt=least(Role.ANONYMOUS))

@@ -7,7 +7,6 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import aiohttp
 import pytest
 
 from streamgate.adapters.discovery_static import StaticDiscovery
@@ -15,6 +14,7 @@ from streamgate.domain.clock import SystemClock
 from streamgate.domain.errors import ConfigurationError
 from streamgate.domain.identity import Caller, Role
 from streamgate.kernel import Check
+from streamgate.plugins.monitor.asking import Asking
 from streamgate.plugins.monitor.service import StatusService
 from streamgate.runtime.health import HealthBoard
 
@@ -44,8 +44,8 @@ async def status_with(services: dict[str, list[str]]) -> dict[str, tuple[str, di
         return {"": Check("ok")}
 
     board.add("self", fine)
-    async with aiohttp.ClientSession() as http:
-        found = await StatusService(board, StaticDiscovery(services, itself="monitor"), http, 0.3).status(ADMIN)
+    async with Asking(0.3) as asking:
+        found = await StatusService(board, StaticDiscovery(services, itself="monitor"), asking).status(ADMIN)
     services_found = {s.service: (s.status, {name: c.status for name, c in s.checks.items()}) for s in found.services}
     return {"": (found.status, {}), **services_found}
 
