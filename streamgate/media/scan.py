@@ -42,7 +42,9 @@ def scan(source: Source, max_pixels: int, indexes: Sequence[int]) -> dict[int, P
                 count += 1
                 if count > MAX_PACKETS:
                     raise refused(FailureCode.TOO_LONG, "The film has too many frames. Cut it into parts.")
-                track = found[packet.stream_index]
+                track = found.get(packet.stream_index)
+                if track is None:
+                    continue  # a damaged file may turn out to have more tracks than it announced
                 time = packet.pts if packet.pts is not None else packet.dts
                 if time is None or not packet.size:
                     continue
