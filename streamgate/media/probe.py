@@ -119,7 +119,10 @@ def _decodable(stream: Stream) -> bool:
 
 
 def _protected(stream: Stream) -> bool:
-    return stream.codec_context is not None and stream.codec_context.codec_tag in _PROTECTED
+    try:
+        return stream.codec_context is not None and stream.codec_context.codec_tag in _PROTECTED
+    except UnicodeDecodeError:
+        return False  # MPEG-TS has numbers for tags, which are no text
 
 
 def _first_frames(container: InputContainer, streams: list[Stream]) -> dict[int, VideoFrame | AudioFrame]:
