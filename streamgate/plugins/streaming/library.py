@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from streamgate.contracts.cache import Purge
-from streamgate.contracts.metadata import AssetDeleted, Catalog
+from streamgate.contracts.metadata import Catalog
 from streamgate.contracts.transcoder import MediaReplaced, Presentation, RenditionPlan, SegmentObject, Transcoding
 from streamgate.domain import deadline
 from streamgate.domain.clock import Clock
@@ -113,11 +113,7 @@ class Library:
 
     async def media_replaced(self, fact: MediaReplaced) -> None:
         """Listens: the film was planned anew."""
-        await self._drop(fact.asset_id)
-
-    async def asset_deleted(self, fact: AssetDeleted) -> None:
-        """Listens: the film is gone."""
-        await self._drop(fact.asset_id)
+        await self.drop(fact.asset_id)
 
     async def purged(self, signal: Purge) -> None:
         """Listens: an administrator threw cached answers away."""
@@ -125,7 +121,8 @@ class Library:
             if not signal.tags or f"asset:{asset_id}" in signal.tags:
                 del self._known[asset_id]
 
-    async def _drop(self, asset_id: str) -> None:
+    async def drop(self, asset_id: str) -> None:
+        """Forget a film."""
         self._known.pop(asset_id, None)
         await self._cache.purge((f"asset:{asset_id}",))
 

@@ -53,6 +53,7 @@ async def setup(context: Context[StreamingSettings]) -> AsyncGenerator[Parts, No
         settings=settings,
         gate=gate,
         tokens=tokens,
+        library=library,
         catalog=catalog,
         access=access,
         database=database,
@@ -61,10 +62,6 @@ async def setup(context: Context[StreamingSettings]) -> AsyncGenerator[Parts, No
         clock=clock,
     )
     playback: Playback = service
-
-    async def asset_deleted(fact: AssetDeleted) -> None:
-        await library.asset_deleted(fact)
-        await service.asset_deleted(fact)
 
     async with (
         every(HEARTBEATS_EVERY_S, service.write_heartbeats, name="playback heartbeats"),
@@ -77,7 +74,7 @@ async def setup(context: Context[StreamingSettings]) -> AsyncGenerator[Parts, No
             listens={
                 CredentialEnded: service.credential_ended,
                 AssetChanged: service.asset_changed,
-                AssetDeleted: asset_deleted,
+                AssetDeleted: service.asset_deleted,
                 PolicyChanged: service.policy_changed,
                 SessionEnded: service.session_ended,
                 MediaReplaced: library.media_replaced,

@@ -11,6 +11,7 @@ from streamgate.domain.errors import Conflict, NotFound, Unauthenticated, Valida
 from streamgate.domain.identity import Caller, Prefix, Role, is_id, new_id
 from streamgate.plugins.streaming import store
 from streamgate.plugins.streaming.gate import Gate
+from streamgate.plugins.streaming.library import Library
 from streamgate.plugins.streaming.settings import StreamingSettings
 from streamgate.plugins.streaming.store import Session
 from streamgate.plugins.streaming.tokens import PlaybackTokens
@@ -32,6 +33,7 @@ class PlaybackService:
         settings: StreamingSettings,
         gate: Gate,
         tokens: PlaybackTokens,
+        library: Library,
         catalog: Catalog,
         access: Access,
         database: Database,
@@ -42,6 +44,7 @@ class PlaybackService:
         self._settings = settings
         self._gate = gate
         self._tokens = tokens
+        self._library = library
         self._catalog = catalog
         self._access = access
         self._database = database
@@ -113,6 +116,7 @@ class PlaybackService:
 
     async def asset_deleted(self, fact: AssetDeleted) -> None:
         """Listens: nobody watches a film that is gone."""
+        await self._library.drop(fact.asset_id)
         await self._end(asset_id=fact.asset_id)
         self._gate.forget_asset(fact.asset_id)
 

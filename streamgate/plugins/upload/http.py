@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
+import msgspec
 from litestar import Controller, HttpMethod, Request, Response, delete, get, head, patch, post, route
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
+from streamgate.domain.clock import instant
 from streamgate.domain.errors import MethodNotAllowed, UnsupportedMediaType, ValidationFailed
 from streamgate.domain.identity import Caller, Role
 from streamgate.plugins.upload import tus
 from streamgate.plugins.upload.body import Body, SenderGone
-from streamgate.plugins.upload.service import UploadService, UploadView
+from streamgate.plugins.upload.service import UploadService
 from streamgate.plugins.upload.settings import UploadSettings
 from streamgate.plugins.upload.store import OPEN, Upload
 from streamgate.runtime.http import least
@@ -22,11 +25,31 @@ PATH = "/api/v1/uploads"
 AnyRequest = Request[Any, Any, Any]
 
 
-class TusVersion:
-    """Names the protocol version on every answer below the path, also on errors, as tus demands."""
+class UploadView(msgspec.Struct, frozen=True, kw_only=True):
+    """An upload as its owner sees it. ``offset`` and ``length`` in bytes; ``length`` null: not announced yet."""
 
-    def __init__(self, app: Any) -> None:
+    id: str
+    asset_id: str | None
+    state: str
+    offset: int
+    length: int | None
+    filename: str | None
+    filetype: str | None
+    created_at: datetime
+    expires_at: datetime | None
+
+
+class TusVersion:
+    """Names the protocol version on every answer below the path, also on errors, as tus demands; and to OPTIONS the rest."""
+
+    def __init__(self, app: Any, *, max_size: int) -> None:
         self._app = app
+        self._spoken = [
+            (b"tus-version", tus.VERSION.encode()),
+            (b"tus-extension", tus.EXTENSIONS.encode()),
+            (b"tus-checksum-algorithm", tus.ALGORITHMS.encode()),
+            (b"tus-max-size", str(max_size).encode()),
+        ]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http" or not scope["path"].startswith(PATH):
@@ -36,7 +59,9 @@ class TusVersion:
         async def named(message: Any) -> None:
             if message["type"] == "http.response.start":
                 extra = [(b"tus-resumable", tus.VERSION.encode())]
-                if message["status"] == 412:
+                if scope["method"] == "OPTIONS":
+                    extra += self._spoken
+                elif message["status"] == 412:
                     extra.append((b"tus-version", tus.VERSION.encode()))
                 message["headers"] = [*message.get("headers", ()), *extra]
             await send(message)
@@ -105,14 +130,8 @@ def controllers(service: UploadService, site: Site, settings: UploadSettings) ->
             summary="What this server speaks of tus",
         )
         async def options(self) -> Response[None]:
-            """Version, extensions, checksum algorithms, largest size."""
-            headers = {
-                "tus-version": tus.VERSION,
-                "tus-extension": tus.EXTENSIONS,
-                "tus-checksum-algorithm": tus.ALGORITHMS,
-                "tus-max-size": str(settings.max_size),
-            }
-            return Response(None, status_code=204, headers=headers)
+            """Version, extensions, checksum algorithms and largest size, in headers."""
+            return Response(None, status_code=204)
 
         @post("/", opt=least(Role.CREATOR), operation_id="createUpload", summary="Announce an upload")
         async def create(self, caller: NamedDependency[Caller], request: AnyRequest) -> Response[None]:
@@ -141,7 +160,7 @@ def controllers(service: UploadService, site: Site, settings: UploadSettings) ->
         async def read(self, caller: NamedDependency[Caller], upload_id: FromPath[str]) -> Response[UploadView]:
             """The same as JSON."""
             upload = await service.find(caller, upload_id)
-            return Response(service.view(upload), headers=named(upload))
+            return Response(_view(upload), headers=named(upload))
 
         @patch(
             "/{upload_id:str}",
@@ -175,6 +194,20 @@ def controllers(service: UploadService, site: Site, settings: UploadSettings) ->
             return await acts[method](caller, upload_id, request)
 
     return [UploadController]
+
+
+def _view(upload: Upload) -> UploadView:
+    return UploadView(
+        id=upload.id,
+        asset_id=upload.asset_id,
+        state=upload.state,
+        offset=upload.offset,
+        length=upload.length,
+        filename=upload.filename,
+        filetype=upload.filetype,
+        created_at=instant(upload.created_ms),
+        expires_at=instant(upload.expires_ms) if upload.state == OPEN else None,
+    )
 
 
 def _require_bytes(request: AnyRequest) -> None:

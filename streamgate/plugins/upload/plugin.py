@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from streamgate.contracts.metadata import AssetDeleted, Catalog
 from streamgate.contracts.upload import Uploads
@@ -42,7 +43,7 @@ async def setup(context: Context[UploadSettings]) -> AsyncGenerator[Parts, None]
         yield Parts(
             provides={Uploads: uploads},
             routes=controllers(service, context.need(Site), settings),
-            middleware=(TusVersion,),
+            middleware=(partial(TusVersion, max_size=settings.max_size),),
             listens={AssetDeleted: service.asset_deleted},
         )
 

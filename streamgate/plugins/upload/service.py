@@ -10,17 +10,16 @@ import asyncio
 import secrets
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
 
-import msgspec
 import structlog
 
 from streamgate.contracts.metadata import AssetDeleted, Catalog, NewAsset
 from streamgate.contracts.upload import IngestPayload, Source, UploadCompleted
 from streamgate.domain.asset import Visibility
-from streamgate.domain.clock import Clock, instant
+from streamgate.domain.clock import Clock
 from streamgate.domain.errors import (
     Conflict,
+    Forbidden,
     InsufficientStorage,
     NotFound,
     OffsetConflict,
@@ -32,6 +31,7 @@ from streamgate.domain.errors import (
 from streamgate.domain.identity import Caller, Prefix, Role, is_id, new_id
 from streamgate.plugins.upload import store, tus
 from streamgate.plugins.upload.body import Body, SenderGone
+from streamgate.plugins.upload.orphans import remove_orphans
 from streamgate.plugins.upload.settings import UploadSettings
 from streamgate.plugins.upload.store import COMPLETE, EXPIRED, JOINED, OPEN, Upload
 from streamgate.plugins.upload.tus import Concatenation
@@ -47,20 +47,6 @@ PORTION = 32 << 20
 INGEST_PRIORITY = 5
 FORGET_AFTER_S = 7 * 24 * 3600
 ORPHAN_AGE_S = 3600
-
-
-class UploadView(msgspec.Struct, frozen=True, kw_only=True):
-    """An upload as its owner sees it. ``offset`` and ``length`` in bytes; ``length`` null: not announced yet."""
-
-    id: str
-    asset_id: str | None
-    state: str
-    offset: int
-    length: int | None
-    filename: str | None
-    filetype: str | None
-    created_at: datetime
-    expires_at: datetime | None
 
 
 class UploadService:
@@ -129,7 +115,8 @@ class UploadService:
         Raises `OffsetConflict`, `PayloadTooLarge`, `ChecksumMismatch` (nothing was kept), `InsufficientStorage`, or
         `SenderGone` (what came was kept).
         """
-        await self.find(caller, upload_id)
+        if (await self.find(caller, upload_id)).joined is not None:
+            raise Forbidden("A final upload takes no bytes: it is made of its parts (tus, concatenation).")
         return await self._writers.run(upload_id, self._append(caller, upload_id, body, headers, offset))
 
     async def settled(self, caller: Caller, upload_id: str) -> Upload:
@@ -161,7 +148,7 @@ class UploadService:
     async def asset_deleted(self, fact: AssetDeleted) -> None:
         """Listens: the bytes of a film that is gone go too, and so does an upload that still ran."""
         async with self._database.read() as connection:
-            running = await store.of_asset(connection, fact.asset_id)
+            running = [u for u in await store.of_asset(connection, fact.asset_id) if u.state != EXPIRED]
         for upload in running:
             await self._writers.stop(upload.id)
         async with self._database.write() as tx:
@@ -183,26 +170,12 @@ class UploadService:
             structlog.get_logger().info("upload expired", upload=upload.id, asset_id=upload.asset_id)
         async with self._database.write() as tx:
             await store.forget_old(tx, now - FORGET_AFTER_S * 1000)
-        await self._sweep_orphans(now - ORPHAN_AGE_S * 1000)
+        await remove_orphans(self._database, self._blobs, now - ORPHAN_AGE_S * 1000)
 
     async def drain(self, draining: asyncio.Event) -> None:
         """When the process begins to stop, hand over what runs: the bytes that came are stored and counted first."""
         await draining.wait()
         await self._writers.drain()
-
-    def view(self, upload: Upload) -> UploadView:
-        """The upload as its owner sees it."""
-        return UploadView(
-            id=upload.id,
-            asset_id=upload.asset_id,
-            state=upload.state,
-            offset=upload.offset,
-            length=upload.length,
-            filename=upload.filename,
-            filetype=upload.filetype,
-            created_at=instant(upload.created_ms),
-            expires_at=instant(upload.expires_ms) if upload.state == OPEN else None,
-        )
 
     async def _append(
         self, caller: Caller, upload_id: str, body: Body, headers: Mapping[str, str], offset: int
@@ -327,17 +300,6 @@ class UploadService:
             await self._catalog.discard(upload.asset_id)
         for key in keys:
             await self._blobs.delete(key)
-
-    async def _sweep_orphans(self, before_ms: int) -> None:
-        old = [info.key async for info in self._blobs.list("uploads/") if info.modified_ms < before_ms]
-        for begin in range(0, len(old), 500):
-            batch = old[begin : begin + 500]
-            async with self._database.read() as connection:
-                kept = await store.held(connection, batch)
-            for key in batch:
-                if key not in kept:
-                    await self._blobs.delete(key)
-                    structlog.get_logger().info("orphaned object removed", key=key)
 
     async def _with_length(self, caller: Caller, upload: Upload, length: int | None) -> Upload:
         """The upload with a length that was left open and comes now."""
