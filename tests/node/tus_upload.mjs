@@ -8,7 +8,7 @@ const say = (event, more = {}) => process.stdout.write(JSON.stringify({ event, .
 const upload = new Upload(createReadStream(options.file), {
   endpoint: options.endpoint,
   uploadUrl: options.uploadUrl ?? null,
-  uploadSize: statSync(options.file).size,
+  ...(options.parallelUploads > 1 ? {} : { uploadSize: statSync(options.file).size }),
   chunkSize: options.chunkSize ?? Infinity,
   parallelUploads: options.parallelUploads ?? 1,
   retryDelays: options.retryDelays ?? [0, 50, 100, 200, 400, 800, 1600, 3200, 5000, 5000],
