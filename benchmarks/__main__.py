@@ -1,0 +1,29 @@
+"""``python -m benchmarks [NAME …] [--media FILE]``: measure, and print a table for docs/reference/performance.md."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from benchmarks import first, ladder, startup, upload
+from benchmarks.report import machine, table
+
+ALL = {"startup": startup.measure, "upload": upload.measure, "first": first.measure, "ladder": ladder.measure}
+
+
+def main() -> None:
+    """Measure what is asked for, or everything."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", help="what to measure; default: everything")
+    parser.add_argument("--media", type=Path, help="a 1080p film of 60 s; default: one is synthesised")
+    arguments = parser.parse_args()
+    print(machine(), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in arguments.names or ALL:
+            figures = ALL[name](Path(folder), arguments.media.resolve() if arguments.media else None)
+            print(f"\n{table(figures)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Films to measure with: one that is given, or synthesised ones."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import imageio_ffmpeg
+
+SYNTHESISED = "synthesised (moving test picture with noise, sweep)"
+
+
+def ffmpeg() -> str:
+    """A recent ffmpeg to compare with; the product itself needs none."""
+    return str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+def minute(folder: Path, given: Path | None) -> tuple[Path, str]:
+    """A film of 60 s in 1080p, and what it is."""
+    if given is not None:
+        return given, given.name
+    path = folder / "minute.mp4"
+    if not path.exists():
+        picture = "testsrc2=s=1920x1080:r=30:d=60,noise=alls=6:allf=t,format=yuv420p"
+        command = [
+            ffmpeg(),
+            "-v",
+            "error",
+            "-y",
+            "-f",
+            "lavfi",
+            "-i",
+            picture,
+            "-f",
+            "lavfi",
+            "-i",
+            "sine=f=330:b=4:d=60:r=48000",
+        ]
+        command += [
+            "-c:v",
+            "libx264",
+            "-preset",
+            "superfast",
+            "-crf",
+            "20",
+            "-g",
+            "60",
+            "-c:a",
+            "aac",
+            "-ac",
+            "2",
+            str(path),
+        ]
+        subprocess.run(command, check=True)
+    return path, SYNTHESISED
+
+
+def ten_minutes(folder: Path, of: Path) -> Path:
+    """The film ten times in a row, without encoding it anew."""
+    path = folder / "ten-minutes.mp4"
+    if not path.exists():
+        command = [ffmpeg(), "-v", "error", "-y", "-stream_loop", "9", "-i", str(of), "-c", "copy", str(path)]
+        subprocess.run(command, check=True)
+    return path
