@@ -8,11 +8,16 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from streamgate.runtime.database import Database, open_database
 from streamgate.runtime.migrate import migrate
 from tests.support.chain import Chain, anvil
 from tests.support.clock import FakeClock
+
+# The machine is shared and slow at times; and a run says the same as the one before.
+settings.register_profile("suite", deadline=None, derandomize=True)
+settings.load_profile("suite")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from streamgate.domain.clock import Clock
 from streamgate.domain.errors import ChainUnavailable
+from streamgate.kernel import Check
 from streamgate.ports.chain import Call, Chains, Head, Returned, Reverted
 
 HEAD_AGE_S = 1.0
@@ -32,6 +33,18 @@ class ChainReads:
         self._heads: dict[tuple[str, str], tuple[float, Head]] = {}
         self._answers: OrderedDict[Hashable, Returned | Reverted] = OrderedDict()
         self._flights: dict[Hashable, asyncio.Task[Any]] = {}
+
+    async def health(self) -> dict[str, Check]:
+        """By chain: whether it can be read now."""
+
+        async def look(chain: str) -> Check:
+            try:
+                return Check("ok", f"at block {(await self.head(chain, 'latest')).number}")
+            except ChainUnavailable as error:
+                return Check("degraded", error.detail)
+
+        chains = sorted(self._chains.known())
+        return dict(zip(chains, await asyncio.gather(*(look(chain) for chain in chains)), strict=True))
 
     async def head(self, chain: str, tag: str) -> Head:
         """The block of ``tag``, at most a second old."""

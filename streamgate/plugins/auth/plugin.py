@@ -54,16 +54,12 @@ async def setup(context: Context[AuthSettings]) -> AsyncGenerator[Parts, None]:
         admin_key=load_admin_key(settings.admin_key_file, site.data_dir),
     )
     policies = PolicyShelf(database=database, outbox=outbox, clock=clock)
-    judge = Judge(
-        policies=policies,
-        reads=ChainReads(context.need(Chains), clock),
-        clock=clock,
-        default_ttl_s=settings.default_ttl_s,
-    )
+    reads = ChainReads(context.need(Chains), clock)
+    judge = Judge(policies=policies, reads=reads, clock=clock, default_ttl_s=settings.default_ttl_s)
     service = AccessService(desk=desk, keys=keys, policies=policies, judge=judge, tokens=tokens)
     access: Access = service
     async with every(SWEEP_EVERY_S, desk.sweep, name="sign-in sweep", at_once=True):
-        yield Parts(provides={Access: access}, routes=controllers(access))
+        yield Parts(provides={Access: access}, routes=controllers(access), health=reads.health)
 
 
 plugin = Plugin(

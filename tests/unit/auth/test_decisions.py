@@ -13,6 +13,7 @@ from streamgate.adapters.chain_jsonrpc import JsonRpcChains
 from streamgate.contracts.auth import Access, Decision, DecisionRequest, EvaluationRequest, PolicyDraft
 from streamgate.domain.errors import NotFound, ValidationFailed
 from streamgate.domain.identity import Caller, Prefix, Role, new_id
+from streamgate.plugins.auth.chain_reads import ChainReads
 from streamgate.runtime.database import Database
 from tests.support.access import access
 from tests.support.chain import CHAIN, Chain
@@ -192,3 +193,11 @@ async def test_a_dry_run_grants_nothing_and_shows_nothing_of_others(gate: Gate, 
     ):
         with pytest.raises(ValidationFailed):
             await gate.access.evaluate(CREATOR, wrong)
+
+
+async def test_health_says_which_chain_can_be_read(clock: FakeClock, chain: Chain) -> None:
+    endpoints = {CHAIN: [chain.url], "eip155:5": [f"http://127.0.0.1:{free_port()}"]}
+    async with JsonRpcChains(endpoints, clock) as chains:
+        found = await ChainReads(chains, clock).health()
+    assert {name: check.status for name, check in found.items()} == {CHAIN: "ok", "eip155:5": "degraded"}
+    assert found[CHAIN].detail.startswith("at block ")
