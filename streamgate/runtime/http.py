@@ -198,6 +198,8 @@ def _known(request: Request[Any, Any, Any], error: Exception) -> StreamGateError
         if isinstance(error, Internal):
             structlog.get_logger().error("internal error", path=request.scope["path"], exc_info=error)
         return error
+    if isinstance(error, UnicodeDecodeError):
+        return ValidationFailed("The request's text is not UTF-8.")
     if isinstance(error, RecursionError):
         return ValidationFailed("The request is nested too deeply.")
     if isinstance(error, ValidationException):
