@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.beats import beats_heard, beats_seen
 from tests.support.films import film
 from tests.support.product import play, probe, upload, wait_final
 from tests.support.server import Server
@@ -80,3 +81,15 @@ def test_ffmpeg_decodes_all_of_it_without_a_complaint(served: tuple[Path, str]) 
 def test_a_poster_is_a_picture_of_the_film(served: tuple[Path, str]) -> None:
     found = probe(served[1].replace("master.m3u8", "poster.jpg"), "-show_entries", "stream=codec_name,width,height")
     assert found["streams"] == [{"codec_name": "mjpeg", "width": 640, "height": 360}]
+
+
+def test_sound_and_picture_are_in_step_within_ten_milliseconds(shared: Server, tmp_path: Path) -> None:
+    asset_id = upload(shared, film(tmp_path, seconds=9, beats=True), visibility="public")
+    assert wait_final(shared, asset_id)["state"] == "ready"
+    url = str(play(shared, asset_id, None).json()["hls_url"])
+    joined = tmp_path / "joined.mkv"
+    command = ["ffmpeg", "-v", "error", "-i", url, "-map", "0:v:0", "-map", "0:a:0", "-c", "copy", str(joined)]
+    subprocess.run(command, check=True, timeout=60)
+    seen, heard = beats_seen(joined), beats_heard(joined)
+    assert len(seen) == len(heard) == 5
+    assert max(abs(a - b) for a, b in zip(seen, heard, strict=True)) < 0.010

@@ -15,6 +15,7 @@ import pytest
 
 from streamgate.media.model import LadderSettings
 from streamgate.media.sandbox import Sandbox
+from tests.support.beats import beats_heard, beats_seen
 from tests.support.conformance_media import check_rendition
 from tests.support.encoding import FileSource, encode, encode_chunk, plan
 from tests.support.films import BEAT_S, film, frame_count
@@ -132,31 +133,6 @@ async def test_sound_alone_plays(sandbox: Sandbox, films: Path, tmp_path: Path) 
     check_rendition(made.audio[0], made.segments[made.audio[0].name])
     read = read_by_ffprobe(made.files[made.audio[0].name], "-show_entries", "stream=duration,sample_rate,channels")
     assert read["streams"][0]["sample_rate"] == "48000"
-
-
-def beats_seen(path: Path) -> list[float]:
-    with av.open(str(path)) as container:
-        found, dark = [], True
-        for frame in container.decode(video=0):
-            light = float(frame.to_ndarray(format="gray").mean()) > 120
-            if light and dark:
-                found.append(float(frame.time))
-            dark = not light
-    return found
-
-
-def beats_heard(path: Path) -> list[float]:
-    found, quiet_since = [], -1.0
-    with av.open(str(path)) as container:
-        for frame in container.decode(audio=0):
-            values = frame.to_ndarray()[0]
-            for at, value in enumerate(values):
-                if abs(value) > 0.05:
-                    time = float(frame.time) + at / frame.sample_rate
-                    if time - quiet_since > 0.5:
-                        found.append(time)
-                    quiet_since = time
-    return found
 
 
 @pytest.mark.parametrize("container", ["mp4", "mkv"])
