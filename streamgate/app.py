@@ -22,6 +22,7 @@ from streamgate.domain.clock import Clock, SystemClock
 from streamgate.domain.errors import ConfigurationError, Unavailable
 from streamgate.domain.identity import ANONYMOUS, Caller
 from streamgate.kernel import Assembled, Binding, DirectBinding, Host, Plugin
+from streamgate.runtime.connection import bounded
 from streamgate.runtime.health import HealthBoard
 from streamgate.runtime.site import Site
 from streamgate.runtime.telemetry import Metrics
@@ -328,7 +329,7 @@ async def serve(
                 running.app,
                 host=settings.host,
                 port=settings.port if settings.port is not None else PORTS.get(service, PORTS["monolith"]),
-                http="httptools",
+                http=bounded(settings.header_timeout),
                 ws="none",
                 lifespan="off",
                 access_log=False,

@@ -116,6 +116,9 @@ class CoreSettings(BaseSettings):
     )
     data_dir: Path = Field(Path("data"), description="Local state: database, objects, keys, scratch.")
     shutdown_timeout: float = Field(25.0, ge=1, le=600, description="Seconds that a stop may take before it is forced.")
+    header_timeout: float = Field(
+        20.0, ge=1, le=300, description="Seconds that a client has for the headers of a request."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severity that is logged."
     )
