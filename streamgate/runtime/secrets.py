@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 from streamgate.domain.errors import ConfigurationError
+
+_KEYED = re.compile(r"([A-Za-z0-9_-]{1,32}) ([0-9a-f]{64})\Z")
 
 
 def secret_file(path: Path, make: Callable[[], bytes]) -> bytes:
@@ -55,3 +58,21 @@ def read_secret(path: Path) -> bytes:
         raise
     except OSError as error:
         raise ConfigurationError(f"The secret file {path} cannot be read: {error.strerror}.") from error
+
+
+def keyed_secrets(content: bytes, path: Path) -> dict[str, bytes]:
+    """The secrets of a key file, by kid, in the order of the file: lines ``<kid> <64 hex digits>``, ``#`` begins a comment line.
+
+    `ConfigurationError` names the first line that is not one, or says that there is none.
+    """
+    found: dict[str, bytes] = {}
+    for number, line in enumerate(content.decode("ascii", "replace").splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        match = _KEYED.match(line.strip())
+        if match is None or match[1] in found:
+            raise ConfigurationError(f"{path}, line {number}: expected `<kid> <64 hex digits>`, each kid once.")
+        found[match[1]] = bytes.fromhex(match[2])
+    if not found:
+        raise ConfigurationError(f"{path} holds no key.")
+    return found

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import hmac
 import os
-import re
 import secrets
 from pathlib import Path
 
@@ -19,10 +18,9 @@ from streamgate.domain.clock import Clock
 from streamgate.domain.errors import ConfigurationError
 from streamgate.domain.identity import Role
 from streamgate.runtime.identity import ALGORITHM, TYPE, audience
-from streamgate.runtime.secrets import read_secret, secret_file
+from streamgate.runtime.secrets import keyed_secrets, read_secret, secret_file
 from streamgate.runtime.site import Site
 
-_LINE = re.compile(r"([A-Za-z0-9_-]{1,32}) ([0-9a-f]{64})\Z")
 REFRESH_PREFIX = "sg_rt_"
 
 
@@ -84,17 +82,7 @@ def load_seeds(configured: Path | None, data_dir: Path) -> tuple[tuple[str, byte
         content = secret_file(path, _fresh) if configured is None else read_secret(path)
     except FileNotFoundError:
         raise ConfigurationError(f"The signing keys file {path} does not exist.") from None
-    seeds: dict[str, bytes] = {}
-    for number, line in enumerate(content.decode("ascii", "replace").splitlines(), 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        match = _LINE.match(line.strip())
-        if match is None or match[1] in seeds:
-            raise ConfigurationError(f"{path}, line {number}: expected `<kid> <64 hex digits>`, each kid once.")
-        seeds[match[1]] = bytes.fromhex(match[2])
-    if not seeds:
-        raise ConfigurationError(f"{path} holds no key.")
-    return tuple(seeds.items())
+    return tuple(keyed_secrets(content, path).items())
 
 
 def _fresh() -> bytes:

@@ -15,20 +15,18 @@ import binascii
 import hashlib
 import hmac
 import os
-import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from streamgate.domain.errors import ConfigurationError
 from streamgate.domain.identity import Prefix, id_bytes, id_text
-from streamgate.runtime.secrets import read_secret, secret_file
+from streamgate.runtime.secrets import keyed_secrets, read_secret, secret_file
 
 VERSION = 1
 LENGTH = 62
 _BODY = struct.Struct("!BB12s12sI")
 _MAC = 16
-_LINE = re.compile(r"([0-9]{1,3}) ([0-9a-f]{64})\Z")
 _CONTEXT = b"streamgate playback token\x00"
 
 
@@ -92,15 +90,10 @@ def _fresh() -> bytes:
 
 
 def parse_keys(content: bytes, path: Path) -> tuple[tuple[int, bytes], ...]:
-    """Keys by line: ``<kid> <64 hex digits>``; `ConfigurationError` names the first line that is not one."""
-    keys: dict[int, bytes] = {}
-    for number, line in enumerate(content.decode("ascii", "replace").splitlines(), 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        match = _LINE.match(line.strip())
-        if match is None or int(match[1]) > 255 or int(match[1]) in keys:
-            raise ConfigurationError(f"{path}, line {number}: expected `<kid 0-255> <64 hex digits>`, each kid once.")
-        keys[int(match[1])] = bytes.fromhex(match[2])
-    if not keys:
-        raise ConfigurationError(f"{path} holds no key.")
+    """Keys by kid, a number up to 255; `ConfigurationError` for a file of anything else."""
+    keys = {}
+    for kid, secret in keyed_secrets(content, path).items():
+        if not kid.isdecimal() or int(kid) > 255 or int(kid) in keys:
+            raise ConfigurationError(f"{path}: the kid {kid!r} is no number from 0 to 255, or there twice.")
+        keys[int(kid)] = secret
     return tuple(keys.items())
