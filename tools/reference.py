@@ -84,6 +84,7 @@ def routes_page() -> str:
     ]
     media = [
         ("master.m3u8", "HLS multivariant playlist"),
+        ("manifest.mpd", "DASH manifest, over the same segments"),
         ("{rendition}/playlist.m3u8", "HLS media playlist, complete from the start"),
         ("{rendition}/init.mp4", "CMAF init segment"),
         ("{rendition}/{n}.m4s", "CMAF segment, counted from 0; made when it is missing"),

@@ -19,6 +19,7 @@ from tests.support.wallet import Wallet
 
 FILES = {
     "master.m3u8": ("application/vnd.apple.mpegurl", "private, no-cache"),
+    "manifest.mpd": ("application/dash+xml", "private, no-cache"),
     "240p/playlist.m3u8": ("application/vnd.apple.mpegurl", "private, no-cache"),
     "audio-1/playlist.m3u8": ("application/vnd.apple.mpegurl", "private, no-cache"),
     "240p/init.mp4": ("video/mp4", "private, max-age=3600"),
@@ -66,7 +67,7 @@ def test_every_file_has_its_type_its_caching_and_its_validators(base: str, http:
 
 NOT_THERE = [
     "",
-    "manifest.mpd",
+    "manifest.mpd/",
     "240p",
     "240p/",
     "240p/99.m4s",

@@ -89,7 +89,7 @@ def test_only_the_holder_watches_and_stops_when_the_token_is_gone(
         screen.switch(1)
         screen.wait_until_past(20)
         assert screen.levels_played() == {0, 1}
-        assert screen.quality()["height"] == 360
+        screen.wait_until_height(360)
         screen.pause()
         screen.wait(IDLE_S + 2)
         assert time.monotonic() - began > 3 * TTL_S

@@ -78,6 +78,11 @@ class Player:
         condition = "t => document.getElementById('v').currentTime > t"
         self._page.wait_for_function(condition, arg=seconds, timeout=timeout_s * 1000)
 
+    def wait_until_height(self, height: int, timeout_s: float = 15) -> None:
+        """Return when pictures of this height (pixels) are shown; a busy machine shows them a while after their time."""
+        condition = "h => document.getElementById('v').videoHeight === h"
+        self._page.wait_for_function(condition, arg=height, timeout=timeout_s * 1000)
+
     def wait(self, seconds: float) -> None:
         """Let time pass for the page."""
         self._page.wait_for_timeout(seconds * 1000)

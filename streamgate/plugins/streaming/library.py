@@ -14,7 +14,7 @@ from streamgate.contracts.transcoder import MediaReplaced, Presentation, Renditi
 from streamgate.domain import deadline
 from streamgate.domain.clock import Clock
 from streamgate.domain.errors import NotFound, Unavailable
-from streamgate.packaging import hls
+from streamgate.packaging import dash, hls
 from streamgate.ports.cache import Cache
 from streamgate.ports.storage import BlobStore
 
@@ -24,6 +24,7 @@ MAX_PRESENTATIONS = 64
 MAX_OBJECTS = 20_000
 
 PLAYLIST = "application/vnd.apple.mpegurl"
+MANIFEST = "application/dash+xml"
 SEGMENT = "video/iso.segment"
 VIDEO = "video/mp4"
 AUDIO = "audio/mp4"
@@ -76,6 +77,11 @@ class Library:
         """The multivariant playlist; `NotFound` for a film that is not planned."""
         known = await self._presentation(asset_id)
         return _playlist(known, "master", lambda: hls.master_playlist(known.presentation))
+
+    async def manifest(self, asset_id: str) -> Body:
+        """The DASH manifest; `NotFound` for a film that is not planned."""
+        known = await self._presentation(asset_id)
+        return _playlist(known, "manifest", lambda: dash.manifest(known.presentation), MANIFEST)
 
     async def playlist(self, asset_id: str, rendition: str) -> Body:
         """A rendition's media playlist, complete from the start."""
@@ -166,11 +172,11 @@ def _rendition(known: _Known, name: str) -> RenditionPlan:
     raise NotFound("The film has no such rendition.")
 
 
-def _playlist(known: _Known, name: str, write: Callable[[], str]) -> Body:
+def _playlist(known: _Known, name: str, write: Callable[[], str], media_type: str = PLAYLIST) -> Body:
     body = known.playlists.get(name)
     if body is None:
         text = write().encode()
-        body = Body(text, PLAYLIST, _etag(text.decode()), immutable=False)
+        body = Body(text, media_type, _etag(text.decode()), immutable=False)
         known.playlists[name] = body
     return body
 

@@ -1,8 +1,8 @@
 """The media address: a raw ASGI app under ``/p/``. Token, gate, bytes: nothing else stands between a request and a segment.
 
-``/p/{token}/{asset_id}/master.m3u8`` · ``{rendition}/playlist.m3u8`` · ``{rendition}/init.mp4`` · ``{rendition}/{n}.m4s`` ·
-``poster.jpg``. A malformed, forged or foreign token is 404, an ended or expired session 403. Range requests are RFC 9110
-section 14 (one range; several are answered with the whole), validators section 13.
+``/p/{token}/{asset_id}/`` and then ``master.m3u8`` · ``manifest.mpd`` · ``{rendition}/playlist.m3u8`` · ``{rendition}/init.mp4`` ·
+``{rendition}/{n}.m4s`` · ``poster.jpg``. A malformed, forged or foreign token is 404, an ended or expired session 403. Range
+requests are RFC 9110 section 14 (one range; several are answered with the whole), validators section 13.
 """
 
 from __future__ import annotations
@@ -83,6 +83,8 @@ class MediaApp:
         library = self._library
         if rest == "master.m3u8":
             return "/p/{token}/{asset_id}/master.m3u8", lambda: library.master(asset_id)
+        if rest == "manifest.mpd":
+            return "/p/{token}/{asset_id}/manifest.mpd", lambda: library.manifest(asset_id)
         if rest == "poster.jpg":
             return "/p/{token}/{asset_id}/poster.jpg", lambda: library.poster(asset_id)
         match = _IN_RENDITION.match(rest)

@@ -73,7 +73,7 @@ class PlaybackService:
         return PlaybackStarted(
             session_id=session.id,
             hls_url=f"{base}/master.m3u8",
-            dash_url=None,
+            dash_url=f"{base}/manifest.mpd",
             poster_url=f"{base}/poster.jpg" if film.poster_key else None,
             storyboard_url=None,
             expires_at=instant(session.expires_ms),
