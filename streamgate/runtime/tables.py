@@ -96,3 +96,17 @@ inbox = Table(
     Column("event_id", String(24), primary_key=True),
     Column("done_ms", BigInteger, nullable=False),
 )
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("service", String(32), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("every_s", Float, nullable=False),
+    Column("runs", Integer, nullable=False, server_default="0"),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("started_ms", BigInteger, nullable=False),
+    Column("finished_ms", BigInteger),
+    Column("error", Text),
+)
+"""Periodic work as it last ran; ``error`` None when that succeeded, ``finished_ms`` None while it runs."""

@@ -47,7 +47,9 @@ api_keys = Table(
     Column("created_ms", BigInteger, nullable=False),
     Column("expires_ms", BigInteger),
     Column("ended_ms", BigInteger),
+    Column("scopes", String(400)),
 )
+"""``scopes``: separated by spaces; None: everything that the role may."""
 
 policies = Table(
     "auth_policies",
