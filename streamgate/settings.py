@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, create_model, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationError,
+    create_model,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -118,6 +127,15 @@ class CoreSettings(BaseSettings):
     shutdown_timeout: float = Field(25.0, ge=1, le=600, description="Seconds that a stop may take before it is forced.")
     header_timeout: float = Field(
         20.0, ge=1, le=300, description="Seconds that a client has for the headers of a request."
+    )
+    body_timeout: float = Field(
+        60.0,
+        ge=1,
+        le=600,
+        description="Seconds that a request's body may keep us waiting, beyond a second for each KiB that came.",
+    )
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
+        (), description="Networks of the proxies whose `X-Forwarded-For` is believed; default none."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severity that is logged."

@@ -63,11 +63,11 @@ def _announce(running: Any) -> None:
 
 def migrate(config_file: Path | None, flags: Mapping[str, Any]) -> str:
     """Bring the configured database up to date; what to tell about it."""
-    from streamgate import app
+    from streamgate import openers
     from streamgate.runtime import migrate as migrations
 
     settings = load([], service="monolith", config_file=config_file, flags=flags, known_sections=_sections())
-    url = app.database_url(settings)
+    url = openers.database_url(settings)
 
     async def go() -> str:
         if not await migrations.pending(url):
@@ -76,7 +76,7 @@ def migrate(config_file: Path | None, flags: Mapping[str, Any]) -> str:
         return "The database was brought up to date."
 
     if url.startswith("sqlite"):
-        with app.data_directory_lock(settings.data_dir.resolve()):
+        with openers.data_directory_lock(settings.data_dir.resolve()):
             return asyncio.run(go())
     return asyncio.run(go())
 

@@ -136,7 +136,10 @@ def _build(routes: Sequence[Any], authenticator: Authenticates, schema: OpenAPIC
         if required is None:
             connection.state.caller = ANONYMOUS
             return
-        caller = await authenticator.caller(connection.headers.get("authorization"))
+        # What stood before this app in the same process may have verified the credential already.
+        caller: Caller | None = connection.scope["state"].get("caller")
+        if caller is None:
+            caller = await authenticator.caller(connection.headers.get("authorization"))
         caller.require(required)
         connection.state.caller = caller
 

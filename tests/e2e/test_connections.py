@@ -17,8 +17,9 @@ from tests.support.server import Server, serving
 
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that waits a second and a half for headers."""
-    with serving(tmp_path_factory.mktemp("impatient") / "data", {"header_timeout": 1.5}) as server:
+    """A server that waits a second and a half for headers, and as long for a body."""
+    settings = {"header_timeout": 1.5, "body_timeout": 1.5}
+    with serving(tmp_path_factory.mktemp("impatient") / "data", settings) as server:
         yield server
 
 
@@ -100,3 +101,26 @@ def test_an_ordinary_connection_lives_on_between_requests(impatient: Server) -> 
         time.sleep(0.3)
         received += line.recv(65536)
     assert received.count(b"HTTP/1.1 200") == 4
+
+
+def test_a_body_that_never_ends_is_not_waited_for(impatient: Server) -> None:
+    began = time.monotonic()
+    head = f"POST /api/v1/policies HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {impatient.admin_key}\r\n"
+    body = "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+    status, refused = answer(impatient, (head + body).encode())
+    assert (status, refused["code"]) == (504, "deadline_exceeded")
+    assert 1 < time.monotonic() - began < 6
+
+
+def test_a_body_that_drips_is_not_waited_for(impatient: Server) -> None:
+    head = f"POST /api/v1/policies HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {impatient.admin_key}\r\n"
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", impatient.port), timeout=10) as line:
+        line.sendall((head + "Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n").encode())
+        line.settimeout(0.4)
+        received = b""
+        while not received and time.monotonic() - began < 8:
+            line.sendall(b" ")
+            with contextlib.suppress(TimeoutError):
+                received = line.recv(65536)
+    assert received.startswith(b"HTTP/1.1 504")

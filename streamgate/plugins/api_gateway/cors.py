@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from streamgate.runtime.site import Site
+
 ASGI = Callable[[Any, Any, Any], Awaitable[None]]
 
 METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
@@ -20,21 +22,26 @@ REQUEST_HEADERS = (
 RESPONSE_HEADERS = (
     "Location, ETag, Retry-After, X-Request-Id, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, "
     "Tus-Checksum-Algorithm, Upload-Length, Upload-Offset, Upload-Metadata, Upload-Defer-Length, Upload-Concat, "
-    "Upload-Expires, StreamGate-Asset"
+    "Upload-Expires, StreamGate-Asset, RateLimit, RateLimit-Policy"
 )
 EVERYWHERE = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"permissions-policy", b"interest-cohort=()"),
 )
+ENCRYPTED = (b"strict-transport-security", b"max-age=31536000")
+"""Only where ``public_url`` is https (RFC 6797 section 7.2)."""
 
 
 class Cors:
     """Answers preflights to the API and marks answers to allowed origins."""
 
-    def __init__(self, app: ASGI, *, origins: frozenset[str], max_age_s: int) -> None:
+    def __init__(self, app: ASGI, *, site: Site, max_age_s: int) -> None:
         self._app = app
-        self._origins = origins
+        self._origins = site.allowed_origins
+        self._everywhere = (*EVERYWHERE, ENCRYPTED) if site.public_url.startswith("https://") else EVERYWHERE
         self._max_age = str(max_age_s).encode()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -58,7 +65,7 @@ class Cors:
             if message["type"] == "http.response.start":
                 sent = list(message.get("headers", ()))
                 names = {name.lower() for name, _ in sent}
-                sent += [(name, value) for name, value in EVERYWHERE if name not in names]
+                sent += [(name, value) for name, value in self._everywhere if name not in names]
                 if of_api:
                     sent.append((b"vary", b"Origin"))
                 if allowed and origin is not None:
@@ -70,7 +77,10 @@ class Cors:
         await self._app(scope, receive, marked)
 
     async def _preflight(self, send: Any, origin: bytes | None) -> None:
-        headers = [(b"vary", b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"), *EVERYWHERE]
+        headers = [
+            (b"vary", b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"),
+            *self._everywhere,
+        ]
         if origin is not None:
             headers += [
                 (b"access-control-allow-origin", origin),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,10 @@ from streamgate.runtime.database import Transaction
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A playback session as stored. ``auth_session_id`` or ``auth_key_id``: the credential it was minted under."""
+    """A playback session as stored. ``auth_session_id`` or ``auth_key_id``: the credential it was minted under.
+
+    ``token_ids``: the tokens that the viewer named (decimal), to watch with these and no others.
+    """
 
     id: str
     asset_id: str
@@ -29,11 +33,13 @@ class Session:
     last_seen_ms: int
     expires_ms: int
     ended_ms: int | None = None
+    token_ids: tuple[str, ...] = ()
 
 
 def _session(row: Row[Any]) -> Session:
     values = dict(row._mapping)
     values["role"] = Role(values["role"])
+    values["token_ids"] = tuple(json.loads(values["token_ids"]))
     return Session(**values)
 
 
@@ -50,6 +56,7 @@ async def add(tx: Transaction, session: Session) -> None:
             created_ms=session.created_ms,
             last_seen_ms=session.last_seen_ms,
             expires_ms=session.expires_ms,
+            token_ids=json.dumps(session.token_ids),
         )
     )
 

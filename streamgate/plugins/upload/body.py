@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from streamgate.domain.errors import PayloadTooLarge
+from streamgate.domain.errors import DeadlineExceeded, PayloadTooLarge
 from streamgate.plugins.upload.tus import Checksum
 
 
@@ -54,7 +54,7 @@ class Body:
         try:
             async with asyncio.timeout(self._idle_s):
                 message = await self._receive()
-        except TimeoutError:
+        except (TimeoutError, DeadlineExceeded):
             raise SenderGone from None
         if message["type"] == "http.disconnect":
             raise SenderGone

@@ -26,6 +26,8 @@ from streamgate.domain.errors import (
 from streamgate.domain.identity import ANONYMOUS, Caller, Role
 from streamgate.kernel import Check
 from streamgate.runtime import problems
+from streamgate.runtime.clients import Clients
+from streamgate.runtime.dispatch import Dispatch
 from streamgate.runtime.edge import Edge
 from streamgate.runtime.health import HealthBoard
 from streamgate.runtime.http import api, least
@@ -101,15 +103,17 @@ def board() -> HealthBoard:
 @pytest.fixture
 async def client(board: HealthBoard) -> AsyncIterator[httpx.AsyncClient]:
     authenticator = Authenticator()
-    edge = Edge(
+    metrics = Metrics("monolith", "1.2.3")
+    dispatch = Dispatch(
         api([Things], authenticator),
         {"/p/": raw},
         authenticator=authenticator,
         board=board,
-        metrics=Metrics("monolith", "1.2.3"),
+        metrics=metrics,
         metrics_token="metrics-token",
         is_ready=lambda: True,
     )
+    edge = Edge(dispatch, metrics=metrics, clients=Clients(), body_timeout_s=5)
     transport = httpx.ASGITransport(app=edge, client=("203.0.113.9", 5))
     async with httpx.AsyncClient(transport=transport, base_url="http://films.example") as client:
         yield client
@@ -225,7 +229,7 @@ async def test_metrics_are_closed_to_strangers_and_have_bounded_labels(client: h
 
 async def test_a_proxy_on_this_machine_does_not_open_metrics(board: HealthBoard) -> None:
     authenticator = Authenticator()
-    edge = Edge(
+    app = Dispatch(
         api([], authenticator),
         {},
         authenticator=authenticator,
@@ -234,6 +238,7 @@ async def test_a_proxy_on_this_machine_does_not_open_metrics(board: HealthBoard)
         metrics_token=None,
         is_ready=lambda: True,
     )
+    edge = Edge(app, metrics=Metrics("m", "1"), clients=Clients(), body_timeout_s=5)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=edge), base_url="http://x") as client:
         assert (await client.get("/metrics")).status_code == 200
         assert (await client.get("/metrics", headers={"X-Forwarded-For": "203.0.113.9"})).status_code == 403
@@ -242,7 +247,7 @@ async def test_a_proxy_on_this_machine_does_not_open_metrics(board: HealthBoard)
 async def test_readiness_ends_before_anything_else() -> None:
     ready = [True]
     authenticator = Authenticator()
-    edge = Edge(
+    app = Dispatch(
         api([], authenticator),
         {},
         authenticator=authenticator,
@@ -251,6 +256,7 @@ async def test_readiness_ends_before_anything_else() -> None:
         metrics_token=None,
         is_ready=lambda: ready[0],
     )
+    edge = Edge(app, metrics=Metrics("m", "1"), clients=Clients(), body_timeout_s=5)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=edge), base_url="http://x") as client:
         assert (await client.get("/health/ready")).status_code == 200
         ready[0] = False
