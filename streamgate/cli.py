@@ -197,22 +197,33 @@ def keys() -> None:
 @keys.command("create")
 @click.option("--name", required=True, help="What the key is for.")
 @click.option("--role", type=click.Choice(["viewer", "creator", "admin"]), default="creator", show_default=True)
+@click.option(
+    "--scope", "scopes", multiple=True, metavar="SCOPE", help="Narrow it, as in assets:read; repeatable [default: not]."
+)
 @click.option("--expires-in", type=click.IntRange(min=60), help="Seconds until it ends [default: never].")
 @server_option
 @key_option
 @data_dir_option
 def keys_create(
-    name: str, role: str, expires_in: int | None, server: str, api_key: str | None, data_dir: Path | None
+    name: str,
+    role: str,
+    scopes: tuple[str, ...],
+    expires_in: int | None,
+    server: str,
+    api_key: str | None,
+    data_dir: Path | None,
 ) -> None:
     """Make a key. It is shown this once.
 
     \b
     Example:
-      streamgate keys create --name uploader --role creator
+      streamgate keys create --name uploader --role creator --scope uploads:read --scope uploads:write
     """
     from streamgate.commands import managing
 
-    managing.create_key(server, _key(api_key, data_dir), name=name, role=role, expires_in=expires_in)
+    managing.create_key(
+        server, _key(api_key, data_dir), name=name, role=role, scopes=scopes or None, expires_in=expires_in
+    )
 
 
 @keys.command("list")

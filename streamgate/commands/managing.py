@@ -42,10 +42,11 @@ def create_key(server: str, key: str, **request: Any) -> None:
 
 def list_keys(server: str, key: str) -> None:
     """A line for each key."""
-    click.echo(f"{'ID':26} {'ROLE':8} {'BEGINS WITH':14} {'EXPIRES':28} NAME")
+    click.echo(f"{'ID':26} {'ROLE':8} {'BEGINS WITH':14} {'EXPIRES':28} {'NAME':20} SCOPES")
     for item in call_now(server, key, "GET", "/api/v1/auth/api-keys")["items"]:
         expires = item["expires_at"] or "never"
-        click.echo(f"{item['id']:26} {item['role']:8} {item['prefix']:14} {expires:28} {item['name']}")
+        scopes = " ".join(item["scopes"] or ["all"])
+        click.echo(f"{item['id']:26} {item['role']:8} {item['prefix']:14} {expires:28} {item['name']:20} {scopes}")
 
 
 def revoke_key(server: str, key: str, key_id: str) -> None:

@@ -68,9 +68,14 @@ class SessionPage(msgspec.Struct, frozen=True):
 
 
 class KeyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``role`` at most the caller's own; ``expires_in`` seconds, None for no end."""
+    """``role`` at most the caller's own; ``expires_in`` seconds, None for no end.
+
+    ``scopes``: what the key is narrowed to (`domain.identity.SCOPES`), None for everything that the role may. A narrowed
+    key makes only keys that are narrowed at least as much.
+    """
 
     name: str
+    scopes: tuple[str, ...] | None = None
     role: Literal["viewer", "creator", "admin"] = "creator"
     expires_in: int | None = None
 
@@ -84,6 +89,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     role: str
     prefix: str
     created_at: datetime
+    scopes: tuple[str, ...] | None = None
     expires_at: datetime | None = None
     key: str | None = None
 

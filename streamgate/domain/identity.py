@@ -80,6 +80,10 @@ class Role(enum.IntEnum):
     ADMIN = 3
 
 
+REALMS = ("assets", "uploads", "playback", "policies", "jobs", "keys", "sessions", "cache", "system")
+SCOPES = tuple(f"{realm}:{access}" for realm in REALMS for access in ("read", "write"))
+"""What an API key may be narrowed to: reading or changing one part of the API. Writing does not include reading."""
+
 ADMIN_ACCOUNT = "admin"
 """The built-in account that the administrator key acts as."""
 
@@ -90,6 +94,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     ``account`` is a CAIP-10 id, `ADMIN_ACCOUNT`, or None for nobody. A key pair is the same person on every EVM
     chain, so its account is always written ``eip155:1:0x…`` (address in lower case), whichever chain it signed for.
     ``session_id`` or ``key_id`` is the credential the call was made under, so that ending it ends what it started.
+    ``scopes``: what the credential is narrowed to, of `SCOPES`; empty: everything that the role may.
     """
 
     account: str | None = None
@@ -105,6 +110,12 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         if self.role is Role.ANONYMOUS:
             raise Unauthenticated("Sign in first, or send an API key: Authorization: Bearer ….")
         raise Forbidden(f"This needs the role {role.name.lower()}; yours is {self.role.name.lower()}.")
+
+    def require_scope(self, scope: str | None) -> None:
+        """Return when the credential is not narrowed, or to ``scope`` among others; else `Forbidden`. None: nothing fits."""
+        if self.scopes and scope not in self.scopes:
+            needed = f"the scope {scope}" if scope else "a key without scopes"
+            raise Forbidden(f"This needs {needed}; this key has: {', '.join(self.scopes)}.")
 
     def owns(self, owner: str) -> bool:
         """Whether the caller is ``owner`` or an administrator."""

@@ -2,6 +2,8 @@
 
 * `least(role)`: ``@get("/api/v1/assets", opt=least(Role.ANONYMOUS))`` says who may call a route. A route without it stops
   the process at start. A caller below the role gets 401 when nobody is signed in, else 403.
+* `realm(name)`: ``opt = realm("assets")`` on a controller says which part of the API it is, so that an API key narrowed to
+  ``assets:read`` opens its GET routes and no others. A route of no realm is closed to narrowed keys unless it is public.
 * A handler takes the verified caller by a parameter ``caller: Caller``, a body by ``data: SomeStruct`` (msgspec).
 * Errors of the tree in `domain.errors` may be raised anywhere; they become ``application/problem+json``, and so does
   everything that the framework itself refuses.
@@ -55,9 +57,21 @@ class Authenticates(Protocol):
         ...
 
 
-def least(role: Role) -> dict[str, Any]:
-    """The ``opt`` of a route handler that is open to callers of at least this role."""
-    return {"least": role}
+def least(role: Role, *, reads: bool = False) -> dict[str, Any]:
+    """The ``opt`` of a route handler that is open to callers of at least this role. ``reads``: a POST that changes nothing."""
+    return {"least": role, "reads": reads}
+
+
+def realm(name: str) -> dict[str, Any]:
+    """The ``opt`` of a controller: the part of the API that the scopes of its routes name."""
+    return {"realm": name}
+
+
+def scope_of(handler: BaseRouteHandler, method: str) -> str | None:
+    """The scope that a narrowed key needs for a route; None when it is of no realm."""
+    name = handler.opt.get("realm")
+    reads = method in {"GET", "HEAD"} or handler.opt.get("reads", False)
+    return None if name is None else f"{name}:{'read' if reads else 'write'}"
 
 
 def api(routes: Sequence[Any], authenticator: Authenticates) -> Litestar:
@@ -79,17 +93,17 @@ def openapi(routes: Sequence[Any], authenticator: Authenticates, *, title: str, 
     )
     app = _build(routes, authenticator, config)
     document = dict(app.openapi_schema.to_schema())
-    roles = {
-        (route.path_format, method.lower()): handler.opt.get("least", Role.ANONYMOUS)
+    rules = {
+        (route.path_format, method.lower()): (handler.opt.get("least", Role.ANONYMOUS), scope_of(handler, method))
         for route in app.routes
         if isinstance(route, HTTPRoute)
         for handler in route.route_handlers
         for method in handler.http_methods
     }
-    return _with_problems(document, roles)
+    return _with_problems(document, rules)
 
 
-def _with_problems(document: dict[str, Any], roles: dict[tuple[str, str], Role]) -> dict[str, Any]:
+def _with_problems(document: dict[str, Any], rules: dict[tuple[str, str], tuple[Role, str | None]]) -> dict[str, Any]:
     """Say of every operation what it answers when it does not succeed, and who may call it."""
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas["Problem"] = {
@@ -123,9 +137,11 @@ def _with_problems(document: dict[str, Any], roles: dict[tuple[str, str], Role])
             if isinstance(operation, dict) and "responses" in operation:
                 operation["responses"].pop("400", None)
                 operation["responses"]["default"] = problem
-                role = roles.get((path, method), Role.ANONYMOUS)
+                role, scope = rules.get((path, method), (Role.ANONYMOUS, None))
                 operation["security"] = [{"bearer": []}] if role > Role.ANONYMOUS else [{}, {"bearer": []}]
                 operation["x-least-role"] = role.name.lower()
+                if scope is not None:
+                    operation["x-scope"] = scope
     return document
 
 
@@ -141,6 +157,9 @@ def _build(routes: Sequence[Any], authenticator: Authenticates, schema: OpenAPIC
         if caller is None:
             caller = await authenticator.caller(connection.headers.get("authorization"))
         caller.require(required)
+        scope = scope_of(handler, connection.scope["method"])  # type: ignore[typeddict-item]
+        if required > Role.ANONYMOUS or scope is not None:
+            caller.require_scope(scope)
         connection.state.caller = caller
 
     try:

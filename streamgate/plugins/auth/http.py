@@ -29,7 +29,7 @@ from streamgate.contracts.auth import (
     SignIn,
 )
 from streamgate.domain.identity import Caller, Role
-from streamgate.runtime.http import least
+from streamgate.runtime.http import least, realm
 
 Origin = Annotated[str | None, HeaderParameter(name="origin", description="Set by browsers.")]
 Limit = Annotated[int, QueryParameter(name="limit", description="Items on a page, 1 to 100.")]
@@ -61,6 +61,7 @@ def _sign_in(access: Access) -> list[type[Controller]]:
     class SignInController(Controller):
         path = "/api/v1/auth"
         tags = ("auth",)
+        opt = realm("sessions")
 
         @post(
             "/challenges",
@@ -121,6 +122,7 @@ def _keys(access: Access) -> list[type[Controller]]:
     class ApiKeyController(Controller):
         path = "/api/v1/auth/api-keys"
         tags = ("auth",)
+        opt = realm("keys")
 
         @get("/", opt=least(Role.CREATOR), operation_id="listKeys", summary="List API keys")
         async def listing(self, caller: NamedDependency[Caller]) -> KeyPage:
@@ -144,6 +146,7 @@ def _policies(access: Access) -> list[type[Controller]]:
     class PolicyController(Controller):
         path = "/api/v1/policies"
         tags = ("policies",)
+        opt = realm("policies")
 
         @get("/", opt=least(Role.CREATOR), operation_id="listPolicies", summary="List policies")
         async def listing(
@@ -160,7 +163,7 @@ def _policies(access: Access) -> list[type[Controller]]:
         @post(
             "/evaluate",
             status_code=200,
-            opt=least(Role.CREATOR),
+            opt=least(Role.CREATOR, reads=True),
             operation_id="evaluatePolicy",
             summary="Try a policy on a wallet",
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from streamgate.contracts.auth import ApiKey, CredentialEnded, KeyPage, KeyRequest
 from streamgate.domain.clock import Clock, instant
 from streamgate.domain.errors import ConfigurationError, Forbidden, NotFound, Unauthenticated, ValidationFailed
-from streamgate.domain.identity import ADMIN_ACCOUNT, Caller, Prefix, Role, is_id, new_id
+from streamgate.domain.identity import ADMIN_ACCOUNT, SCOPES, Caller, Prefix, Role, is_id, new_id
 from streamgate.plugins.auth import store
 from streamgate.plugins.auth.roles import Roles
 from streamgate.plugins.auth.store import StoredKey
@@ -65,6 +65,7 @@ class KeyRing:
             raise ValidationFailed("expires_in must be from 60 seconds to ten years.").at("/expires_in")
         if Role[request.role.upper()] > caller.role:
             raise Forbidden(f"A key cannot have the role {request.role} when you have not.")
+        scopes = _scopes(caller, request.scopes)
         key = KEY_PREFIX + secrets.token_urlsafe(32)
         now = self._clock.now_ms()
         stored = StoredKey(
@@ -76,6 +77,7 @@ class KeyRing:
             created_ms=now,
             expires_ms=None if request.expires_in is None else now + request.expires_in * 1000,
             ended_ms=None,
+            scopes=scopes,
         )
         async with self._database.write() as tx:
             await store.add_key(tx, stored, hashed(key))
@@ -112,13 +114,25 @@ class KeyRing:
         if stored is None or not stored.live(self._clock.now_ms()):
             raise Unauthenticated(REFUSED)
         role = min(Role[stored.role.upper()], self._roles.of(stored.account))
-        return Caller(account=stored.account, role=role, key_id=stored.id)
+        return Caller(account=stored.account, role=role, key_id=stored.id, scopes=stored.scopes)
 
     async def live(self, key_id: str) -> bool:
         """Whether the key is neither ended nor over."""
         async with self._database.read() as connection:
             stored = await store.get_key(connection, key_id)
         return stored is not None and stored.live(self._clock.now_ms())
+
+
+def _scopes(caller: Caller, asked: tuple[str, ...] | None) -> tuple[str, ...]:
+    """What a new key is narrowed to, in the order of `SCOPES`."""
+    if asked is not None and not asked:
+        raise ValidationFailed("scopes must name at least one, or be left out.").at("/scopes")
+    wrong = [scope for scope in asked or () if scope not in SCOPES]
+    if wrong:
+        raise ValidationFailed(f"{wrong[0][:40]} is no scope; there are: {', '.join(SCOPES)}.").at("/scopes")
+    if caller.scopes and not set(asked or SCOPES) <= set(caller.scopes):
+        raise Forbidden(f"This key is narrowed to {', '.join(caller.scopes)}, and so must be every key that it makes.")
+    return tuple(scope for scope in SCOPES if scope in (asked or ()))
 
 
 def _view(stored: StoredKey, key: str | None) -> ApiKey:
@@ -129,6 +143,7 @@ def _view(stored: StoredKey, key: str | None) -> ApiKey:
         role=stored.role,
         prefix=stored.prefix,
         created_at=instant(stored.created_ms),
+        scopes=stored.scopes or None,
         expires_at=None if stored.expires_ms is None else instant(stored.expires_ms),
         key=key,
     )

@@ -51,6 +51,7 @@ class StoredKey:
     created_ms: int
     expires_ms: int | None
     ended_ms: int | None
+    scopes: tuple[str, ...] = ()
 
     def live(self, now_ms: int) -> bool:
         """Whether it is neither ended nor over."""
@@ -70,7 +71,17 @@ class StoredPolicy:
 
 
 def _key(row: Row[Any]) -> StoredKey:
-    return StoredKey(row.id, row.account, row.role, row.name, row.prefix, row.created_ms, row.expires_ms, row.ended_ms)
+    return StoredKey(
+        id=row.id,
+        account=row.account,
+        role=row.role,
+        name=row.name,
+        prefix=row.prefix,
+        created_ms=row.created_ms,
+        expires_ms=row.expires_ms,
+        ended_ms=row.ended_ms,
+        scopes=tuple(row.scopes.split()) if row.scopes else (),
+    )
 
 
 def _policy(row: Row[Any]) -> StoredPolicy:
@@ -169,6 +180,7 @@ async def add_key(tx: Transaction, key: StoredKey, key_hash: str) -> None:
             key_hash=key_hash,
             created_ms=key.created_ms,
             expires_ms=key.expires_ms,
+            scopes=" ".join(key.scopes) or None,
         )
     )
 

@@ -8,7 +8,7 @@ from litestar.params import JSONBody
 
 from streamgate.contracts.cache import CachePolicy, CacheStatistics, PurgeRequest, PurgeResult
 from streamgate.domain.identity import Caller, Role
-from streamgate.runtime.http import least
+from streamgate.runtime.http import least, realm
 
 
 def controllers(policy: CachePolicy) -> list[type[Controller]]:
@@ -17,6 +17,7 @@ def controllers(policy: CachePolicy) -> list[type[Controller]]:
     class CacheController(Controller):
         path = "/api/v1/cache"
         tags = ("cache",)
+        opt = realm("cache")
 
         @get("/stats", opt=least(Role.ADMIN), operation_id="cacheStatistics", summary="Statistics of the cache")
         async def read(self, caller: NamedDependency[Caller]) -> CacheStatistics:

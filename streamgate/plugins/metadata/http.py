@@ -18,7 +18,7 @@ from streamgate.domain.asset import AssetState
 from streamgate.domain.errors import NotFound
 from streamgate.domain.identity import Caller, Role
 from streamgate.plugins.metadata.service import CatalogService
-from streamgate.runtime.http import least
+from streamgate.runtime.http import least, realm
 
 EVENTS_EVERY_S = 1.0
 KEEP_ALIVE_S = 15.0
@@ -36,6 +36,7 @@ def controllers(catalog: CatalogService, draining: asyncio.Event) -> list[type[C
     class AssetController(Controller):
         path = "/api/v1/assets"
         tags = ("assets",)
+        opt = realm("assets")
 
         @get("/", opt=least(Role.ANONYMOUS), operation_id="listAssets", summary="List films")
         async def listing(

@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 
 from streamgate.contracts.monitor import Status, SystemStatus
 from streamgate.domain.identity import Caller, Role
-from streamgate.runtime.http import least
+from streamgate.runtime.http import least, realm
 
 
 def controllers(status: Status) -> list[type[Controller]]:
@@ -16,6 +16,7 @@ def controllers(status: Status) -> list[type[Controller]]:
     class SystemController(Controller):
         path = "/api/v1/system"
         tags = ("system",)
+        opt = realm("system")
 
         @get("/status", opt=least(Role.ADMIN), operation_id="systemStatus", summary="Health of every service")
         async def read(self, caller: NamedDependency[Caller]) -> SystemStatus:

@@ -8,7 +8,7 @@ from litestar.params import FromPath, JSONBody
 
 from streamgate.contracts.streaming import Playback, PlaybackPage, PlaybackRequest, PlaybackStarted
 from streamgate.domain.identity import Caller, Role
-from streamgate.runtime.http import least
+from streamgate.runtime.http import least, realm
 
 
 def controllers(playback: Playback) -> list[type[Controller]]:
@@ -17,6 +17,7 @@ def controllers(playback: Playback) -> list[type[Controller]]:
     class PlaybackController(Controller):
         path = "/api/v1"
         tags = ("playback",)
+        opt = realm("playback")
 
         @post(
             "/assets/{asset_id:str}/playback",

@@ -8,7 +8,7 @@ from litestar.params import FromPath
 
 from streamgate.contracts.transcoder import Transcoding
 from streamgate.domain.identity import Caller, Role
-from streamgate.runtime.http import least
+from streamgate.runtime.http import least, realm
 
 
 def controllers(transcoding: Transcoding) -> list[type[Controller]]:
@@ -17,6 +17,7 @@ def controllers(transcoding: Transcoding) -> list[type[Controller]]:
     class TranscodingController(Controller):
         path = "/api/v1/assets/{asset_id:str}"
         tags = ("assets",)
+        opt = realm("assets")
 
         @post(
             "/retry",

@@ -18,7 +18,7 @@ from streamgate.plugins.upload.body import Body, SenderGone
 from streamgate.plugins.upload.service import UploadService
 from streamgate.plugins.upload.settings import UploadSettings
 from streamgate.plugins.upload.store import OPEN, Upload
-from streamgate.runtime.http import least
+from streamgate.runtime.http import least, realm
 from streamgate.runtime.site import Site
 
 PATH = "/api/v1/uploads"
@@ -119,6 +119,7 @@ def controllers(service: UploadService, site: Site, settings: UploadSettings) ->
     class UploadController(Controller):
         path = PATH
         tags = ("uploads",)
+        opt = realm("uploads")
         request_max_body_size = None
 
         @route(

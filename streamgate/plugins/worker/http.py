@@ -10,7 +10,7 @@ from litestar.params import FromPath, QueryParameter
 
 from streamgate.contracts.worker import Job, JobPage, JobQuery, JobState, Work
 from streamgate.domain.identity import Caller, Role
-from streamgate.runtime.http import least
+from streamgate.runtime.http import least, realm
 
 Limit = Annotated[int, QueryParameter(name="limit", description="Items on a page, 1 to 100.")]
 Cursor = Annotated[str | None, QueryParameter(name="cursor", description="What the page before named as next_cursor.")]
@@ -27,6 +27,7 @@ def controllers(work: Work) -> list[type[Controller]]:
     class JobController(Controller):
         path = "/api/v1/jobs"
         tags = ("jobs",)
+        opt = realm("jobs")
 
         @get("/", opt=least(Role.CREATOR), operation_id="listJobs", summary="List jobs")
         async def listing(
