@@ -20,6 +20,7 @@ from streamgate.cli import main as command_line
 from streamgate.domain.asset import FailureCode
 from streamgate.domain.errors import BY_CODE
 from streamgate.kernel import discover
+from streamgate.plugins.streaming.media_app import ROUTES
 from streamgate.runtime.problems import STATUS
 from streamgate.settings import ALIASES, PREFIX, model_for
 from tools.openapi import BUILT_IN, SNAPSHOT
@@ -82,14 +83,7 @@ def routes_page() -> str:
         for method, operation in item.items()
         if isinstance(operation, dict) and "responses" in operation
     ]
-    media = [
-        ("master.m3u8", "HLS multivariant playlist"),
-        ("manifest.mpd", "DASH manifest, over the same segments"),
-        ("{rendition}/playlist.m3u8", "HLS media playlist, complete from the start"),
-        ("{rendition}/init.mp4", "CMAF init segment"),
-        ("{rendition}/{n}.m4s", "CMAF segment, counted from 0; made when it is missing"),
-        ("poster.jpg", "Poster"),
-    ]
+    media = [(path, what) for path, (_, what) in ROUTES.items()]
     return "\n".join(
         [
             NOTE,

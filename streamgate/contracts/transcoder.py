@@ -16,7 +16,8 @@ class RenditionPlan(msgspec.Struct, frozen=True, kw_only=True):
     ``timescale`` ticks per second. ``boundaries`` are the presentation times, in ticks of this rendition, at which
     its segments begin, and last the end of the rendition: segment n (from 0) covers
     ``[boundaries[n], boundaries[n + 1])``, so there are ``len(boundaries) - 1`` segments. ``bandwidth`` is the peak
-    in bits per second. ``init_key`` is the storage key of its init segment.
+    in bits per second. ``init_key`` is the storage key of its init segment. Renditions of the same ``kind`` and ``track``
+    are one thing at several rates.
     """
 
     name: str
@@ -34,6 +35,35 @@ class RenditionPlan(msgspec.Struct, frozen=True, kw_only=True):
     language: str | None = None
     label: str | None = None
     default: bool = False
+    track: int = 0
+
+
+class CaptionPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One text subtitle track as WebVTT. ``name`` is its name in media URLs, ``language`` BCP 47, ``key`` its storage key."""
+
+    name: str
+    key: str
+    language: str | None = None
+    label: str | None = None
+    default: bool = False
+    forced: bool = False
+
+
+class Storyboard(msgspec.Struct, frozen=True, kw_only=True):
+    """Small pictures of a film in sheets: ``count`` of them, one every ``interval_ms``, each ``width`` x ``height`` pixels,
+    ``columns`` x ``rows`` on a sheet, row by row."""
+
+    interval_ms: int
+    count: int
+    columns: int
+    rows: int
+    width: int
+    height: int
+
+    @property
+    def sheets(self) -> int:
+        """How many sheets there are."""
+        return -(-self.count // (self.columns * self.rows))
 
 
 class Presentation(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,10 +78,12 @@ class Presentation(msgspec.Struct, frozen=True, kw_only=True):
     duration: float
     renditions: tuple[RenditionPlan, ...]
     poster_key: str | None = None
+    captions: tuple[CaptionPlan, ...] = ()
+    storyboard: Storyboard | None = None
 
 
 class SegmentObject(msgspec.Struct, frozen=True):
-    """An encoded segment in storage: its key (never overwritten) and its length in bytes."""
+    """An encoded segment (or a sheet of the storyboard) in storage: its key (never overwritten) and its length in bytes."""
 
     key: str
     length: int
@@ -95,6 +127,10 @@ class Transcoding(Protocol):
         call's deadline ends first (the work goes on), `Unavailable` when the film failed or was canceled or the
         process is stopping.
         """
+        ...
+
+    async def sheet(self, asset_id: str, number: int) -> SegmentObject:
+        """Sheet ``number`` (from 0) of the film's storyboard, made now if it is missing; raises as `ensure`."""
         ...
 
     async def lost(self, asset_id: str, rendition: str, number: int, key: str) -> None:

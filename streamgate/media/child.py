@@ -19,6 +19,7 @@ from streamgate.media import confine, opening
 from streamgate.media.encode import encode_chunk
 from streamgate.media.plan import make_plan
 from streamgate.media.poster import make_poster
+from streamgate.media.storyboard import make_sheet
 from streamgate.media.wire import (
     Answer,
     Attempted,
@@ -33,6 +34,7 @@ from streamgate.media.wire import (
     PosterTask,
     ProbeTask,
     Refused,
+    SheetTask,
     receive,
     send,
 )
@@ -93,6 +95,8 @@ def _do(order: Order, link: socket.socket, confined: tuple[str, ...]) -> Answer:
         return Planned(make_plan(source, task.ladder, task.limits))
     if isinstance(task, EncodeTask):
         return Encoded(encode_chunk(source, task, Path(order.confinement.folder or "")))
+    if isinstance(task, SheetTask):
+        return Picture(make_sheet(source, task))
     assert isinstance(task, PosterTask)
     return Picture(make_poster(source, task))
 

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from streamgate.contracts.metadata import Track
+from streamgate.contracts.transcoder import Storyboard
 from streamgate.domain.asset import MediaWarning
 
 
@@ -61,7 +62,8 @@ class PlannedRendition(msgspec.Struct, frozen=True, kw_only=True):
     """A rendition of the plan; `contracts.transcoder.RenditionPlan` is this with the init segment stored.
 
     ``boundaries``: see `RenditionPlan`. ``config``: the decoder configuration record (avcC) or AudioSpecificConfig that
-    every chunk must come out with, byte for byte. ``init``: the init segment.
+    every chunk must come out with, byte for byte. ``init``: the init segment. ``track``: renditions of the same kind and
+    track are one thing at several rates.
     """
 
     name: str
@@ -81,6 +83,18 @@ class PlannedRendition(msgspec.Struct, frozen=True, kw_only=True):
     language: str | None = None
     label: str | None = None
     default: bool = False
+    track: int = 0
+
+
+class CaptionTrack(msgspec.Struct, frozen=True, kw_only=True):
+    """One text subtitle track. ``name``: a file name of its own; ``language``: BCP 47; ``vtt``: the whole as WebVTT."""
+
+    name: str
+    language: str | None = None
+    label: str | None = None
+    default: bool = False
+    forced: bool = False
+    vtt: bytes = b""
 
 
 class MediaPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +114,8 @@ class MediaPlan(msgspec.Struct, frozen=True, kw_only=True):
     chunks: tuple[tuple[int, int], ...]
     recipe: bytes
     warnings: tuple[MediaWarning, ...] = ()
+    captions: tuple[CaptionTrack, ...] = ()
+    storyboard: Storyboard | None = None
 
 
 class EncodedSegment(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,21 +7,30 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 
+from msgspec.structs import replace
+
 from streamgate.domain.asset import FailureCode, MediaWarning
 from streamgate.media import audio as audio_encoding
+from streamgate.media import captions
 from streamgate.media import video as video_encoding
 from streamgate.media.cuts import audio_boundaries, chunks, video_boundaries
 from streamgate.media.decoding import frame_slot
 from streamgate.media.ladder import Shape, audio_rung, sizes, video_rung
+from streamgate.media.languages import bcp47
 from streamgate.media.model import LadderSettings, Limits, MediaPlan, PlannedRendition
 from streamgate.media.opening import Source, refused
 from streamgate.media.probe import AudioFound, Probe, VideoFound, probe
 from streamgate.media.recipe import AudioRecipe, Recipe, VideoRecipe, pack
 from streamgate.media.scan import PacketTimes, scan
+from streamgate.media.storyboard import layout
 from streamgate.packaging.cmaf import AudioTrack, VideoTrack, init_segment
 from streamgate.packaging.codecs import aac_codec, avc_codec
 
 SEGMENTS_PER_CHUNK = 3
+
+AUDIO_ALONE = (64_000,)
+"""Further rates, in bits per second of stereo, that a film without pictures gets."""
+
 _FINEST = 10_000
 _COARSEST = 100_000_000
 _THINNED = Fraction(102, 100)
@@ -39,7 +48,8 @@ def make_plan(source: Source, ladder: LadderSettings, limits: Limits) -> MediaPl
         raise refused(FailureCode.TOO_LARGE, "The file is larger than films may be here.")
     found = probe(source, limits)
     indexes = [track.index for track in (found.video, *found.audio) if track is not None]
-    packets = scan(source, limits.max_pixels, indexes)
+    scanned = scan(source, limits.max_pixels, indexes)
+    packets = scanned.packets
     warnings = list(found.warnings)
     if any(track.damaged for track in packets.values()):
         warnings.append(MediaWarning("damaged", "Parts of the file are damaged or missing; what is there is played."))
@@ -53,20 +63,26 @@ def make_plan(source: Source, ladder: LadderSettings, limits: Limits) -> MediaPl
     step = Fraction(ladder.segment_s).limit_denominator(1000)
     cuts = film.cuts() if film is not None else [Fraction(0)]
     renditions = list(film.renditions(ladder)) if film is not None else []
+    bitrates = AUDIO_ALONE if film is None else ()
     for number, track in enumerate(found.audio, start=1):
         if packets[track.index].times:
-            renditions.append(_audio(track, number, packets[track.index], origin, cuts, step, ladder, found.audio))
+            sound = _Sound(track, number, packets[track.index], origin, default=track.index == _default(found.audio))
+            renditions += sound.renditions(cuts, step, ladder, bitrates)
     segments = max(len(rendition.boundaries) for rendition in renditions) - 1
+    width, height = (found.video.width, found.video.height) if found.video is not None else (None, None)
+    whole = max(rendition.boundaries[-1] / rendition.timescale for rendition in renditions)
     return MediaPlan(
         tracks=found.tracks,
         container=found.container,
-        duration=max(rendition.boundaries[-1] / rendition.timescale for rendition in renditions),
-        width=found.video.width if found.video is not None else None,
-        height=found.video.height if found.video is not None else None,
+        duration=whole,
+        width=width,
+        height=height,
         renditions=tuple(renditions),
         chunks=chunks(segments, SEGMENTS_PER_CHUNK),
         recipe=pack(_recipe(found, packets, origin, film, limits)),
         warnings=tuple(warnings),
+        captions=captions.tracks(scanned.captions, origin),
+        storyboard=layout(width, height, whole) if width and height else None,
     )
 
 
@@ -165,43 +181,60 @@ def _frame_rate(times: Sequence[int], timescale: int, stated: Fraction | None) -
     return min(max(counted.limit_denominator(1001), Fraction(1, 60)), _FASTEST)
 
 
-def _audio(
-    found: AudioFound,
-    number: int,
-    packets: PacketTimes,
-    origin: Fraction,
-    cuts: Sequence[Fraction],
-    step: Fraction,
-    ladder: LadderSettings,
-    all_found: Sequence[AudioFound],
-) -> PlannedRendition:
-    rung = audio_rung(found.rate, found.channels, found.index, ladder)
-    config = audio_encoding.configuration(rung)
-    samples = max(1, round((packets.end() - origin) * rung.sample_rate))
-    default = next((track.index for track in all_found if track.default), all_found[0].index)
-    track = AudioTrack(
-        sample_rate=rung.sample_rate,
-        channels=rung.channels,
-        config=config,
-        bitrate=rung.bitrate,
-        language=found.language,
-    )
-    return PlannedRendition(
-        name=f"audio-{number}",
-        kind="audio",
-        codecs=aac_codec(config),
-        timescale=rung.sample_rate,
-        boundaries=audio_boundaries(cuts, samples, rung.sample_rate, step),
-        bandwidth=rung.bitrate * 5 // 4 + _MOOF_SHARE,
-        config=config,
-        init=init_segment(track),
-        rung=rung,
-        channels=rung.channels,
-        sample_rate=rung.sample_rate,
-        language=found.language,
-        label=found.title,
-        default=found.index == default,
-    )
+def _default(found: Sequence[AudioFound]) -> int:
+    """The index of the audio track that plays when nobody chooses."""
+    return next((track.index for track in found if track.default), found[0].index)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sound:
+    """One audio track on the film's clock; ``number`` counts from 1."""
+
+    found: AudioFound
+    number: int
+    packets: PacketTimes
+    origin: Fraction
+    default: bool
+
+    def renditions(
+        self, cuts: Sequence[Fraction], step: Fraction, ladder: LadderSettings, bitrates: Sequence[int]
+    ) -> list[PlannedRendition]:
+        """One at the ladder's rate, and before it those of ``bitrates`` (bits per second of stereo) that are clearly lower."""
+        lower = [rate for rate in bitrates if rate * 3 <= ladder.audio_bitrate * 2]
+        made = [self._rendition(cuts, step, replace(ladder, audio_bitrate=rate), f"-{rate // 1000}k") for rate in lower]
+        return [*made, self._rendition(cuts, step, ladder, "")]
+
+    def _rendition(
+        self, cuts: Sequence[Fraction], step: Fraction, ladder: LadderSettings, suffix: str
+    ) -> PlannedRendition:
+        found = self.found
+        rung = audio_rung(found.rate, found.channels, found.index, ladder)
+        config = audio_encoding.configuration(rung)
+        samples = max(1, round((self.packets.end() - self.origin) * rung.sample_rate))
+        track = AudioTrack(
+            sample_rate=rung.sample_rate,
+            channels=rung.channels,
+            config=config,
+            bitrate=rung.bitrate,
+            language=found.language,
+        )
+        return PlannedRendition(
+            name=f"audio-{self.number}{suffix}",
+            kind="audio",
+            codecs=aac_codec(config),
+            timescale=rung.sample_rate,
+            boundaries=audio_boundaries(cuts, samples, rung.sample_rate, step),
+            bandwidth=rung.bitrate * 5 // 4 + _MOOF_SHARE,
+            config=config,
+            init=init_segment(track),
+            rung=rung,
+            channels=rung.channels,
+            sample_rate=rung.sample_rate,
+            language=bcp47(found.language),
+            label=found.title,
+            default=self.default,
+            track=self.number,
+        )
 
 
 def _recipe(

@@ -42,7 +42,7 @@ def make_poster(source: Source, task: PosterTask) -> bytes:
     best: tuple[float, VideoFrame] | None = None
     with source.open(recipe.video.max_pixels) as container:
         for place in places:
-            frame = _picture_at(
+            frame = picture_at(
                 container, recipe, recipe.video, max(Fraction(0), min(place, duration)), exact=task.at_s is not None
             )
             if frame is None:
@@ -58,7 +58,7 @@ def make_poster(source: Source, task: PosterTask) -> bytes:
     return _jpeg(best[1], recipe.video, aspect, task.width)
 
 
-def _picture_at(
+def picture_at(
     container: InputContainer, recipe: Recipe, video: VideoRecipe, time: Fraction, *, exact: bool
 ) -> VideoFrame | None:
     """The picture on screen at a time of the film, or where exactness does not matter the key frame before it."""
@@ -112,10 +112,14 @@ def _jpeg(frame: VideoFrame, video: VideoRecipe, aspect: Fraction, most: int) ->
     chain = PictureChain(video, even(width * scale), even(height * scale), pix_fmt="yuvj420p")
     frame.pts = 0
     pictures = chain.push(frame) + chain.flush()
+    return jpeg(pictures[0])
+
+
+def jpeg(picture: VideoFrame) -> bytes:
+    """A 4:2:0 picture as a JPEG."""
     encoder = CodecContext.create("mjpeg", "w")
     assert isinstance(encoder, VideoCodecContext)
-    picture = pictures[0]
-    encoder.width, encoder.height, encoder.pix_fmt = picture.width, picture.height, "yuvj420p"
+    encoder.width, encoder.height, encoder.pix_fmt = picture.width, picture.height, picture.format.name
     encoder.time_base = Fraction(1, 25)
     encoder.thread_count = 1
     encoder.options = {"qmin": _QUALITY, "qmax": _QUALITY, "strict": "unofficial"}

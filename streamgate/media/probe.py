@@ -22,6 +22,8 @@ from av.video.stream import VideoStream
 
 from streamgate.contracts.metadata import Track
 from streamgate.domain.asset import FailureCode, MediaWarning
+from streamgate.media.captions import TEXT_CODECS
+from streamgate.media.languages import bcp47
 from streamgate.media.model import Limits
 from streamgate.media.opening import Source, refused
 
@@ -229,9 +231,9 @@ def _warnings(container: InputContainer, film: VideoStream | None, kept: list[Au
         if stream.disposition & Disposition.attached_pic:
             continue
         if stream.type == "subtitle":
-            warnings.append(
-                MediaWarning("subtitles_left_out", f"Track {stream.index} holds subtitles, which are not shown yet.")
-            )
+            if stream.codec_context is None or stream.codec_context.name not in TEXT_CODECS:
+                detail = f"Track {stream.index} holds subtitles that are pictures; only text is shown."
+                warnings.append(MediaWarning("subtitles_left_out", detail))
         elif _protected(stream):
             warnings.append(MediaWarning("track_encrypted", f"Track {stream.index} is encrypted and left out."))
         elif stream.codec_context is None:
@@ -260,7 +262,7 @@ def _track(stream: Stream, video: VideoFound | None) -> Track:
         index=stream.index,
         kind=kinds.get(stream.type, "other"),
         codec=context.name if context is not None else "unknown",
-        language=stream.language if stream.language not in (None, "", "und") else None,
+        language=bcp47(stream.language),
         duration=duration,
         width=shown.width if shown is not None else None,
         height=shown.height if shown is not None else None,

@@ -37,6 +37,7 @@ from streamgate.media.wire import (
     PosterTask,
     ProbeTask,
     Refused,
+    SheetTask,
     SourceLocation,
     Task,
     Want,
@@ -151,6 +152,20 @@ class Sandbox:
         task = PosterTask(plan.recipe, at_s, width, plan.duration)
         confinement = _confinement(_POSTER_MEMORY, timeout_s)
         answer = await self._run(task, source, confinement, timeout_s, eager=False)
+        if not isinstance(answer, Picture):
+            raise _strange(answer)
+        return answer.jpeg
+
+    async def sheet(self, source: ByteSource, plan: MediaPlan, number: int, *, eager: bool, timeout_s: float) -> bytes:
+        """Sheet ``number`` (from 0) of the film's storyboard as a JPEG; empty when nothing of it can be decoded.
+
+        `ValueError` when the film has no such sheet; raises `MediaRefused` as `plan` does.
+        """
+        if plan.storyboard is None or not 0 <= number < plan.storyboard.sheets:
+            raise ValueError("the film has no such sheet")
+        task = SheetTask(plan.recipe, plan.storyboard, number)
+        confinement = _confinement(_POSTER_MEMORY, timeout_s, nice=_EAGER_NICE if eager else 0)
+        answer = await self._run(task, source, confinement, timeout_s, eager=eager)
         if not isinstance(answer, Picture):
             raise _strange(answer)
         return answer.jpeg

@@ -10,6 +10,7 @@ from fractions import Fraction
 import av.error
 
 from streamgate.domain.asset import FailureCode
+from streamgate.media.captions import Listener, listeners
 from streamgate.media.opening import Source, refused
 
 MAX_PACKETS = 10_000_000
@@ -32,16 +33,32 @@ class PacketTimes:
         return self.last * self.base
 
 
-def scan(source: Source, max_pixels: int, indexes: Sequence[int]) -> dict[int, PacketTimes]:
-    """Read the packets of some tracks. A file that breaks off ends early; `MediaRefused` when it has absurdly many."""
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Everything that one pass over the file tells: times by stream index, and what the subtitle tracks say."""
+
+    packets: dict[int, PacketTimes]
+    captions: tuple[Listener, ...]
+
+
+def scan(source: Source, max_pixels: int, indexes: Sequence[int]) -> Scan:
+    """Read the packets of some tracks, and of every text subtitle track.
+
+    A file that breaks off ends early; `MediaRefused` when it has absurdly many packets.
+    """
     with source.open(max_pixels) as container:
+        heard = {listener.index: listener for listener in listeners(container)}
         found = {index: PacketTimes(container.streams[index].time_base or Fraction(1, 1000)) for index in indexes}
         count = 0
         try:
-            for packet in container.demux(*(container.streams[index] for index in indexes)):
+            for packet in container.demux(*(container.streams[index] for index in (*indexes, *heard))):
                 count += 1
                 if count > MAX_PACKETS:
                     raise refused(FailureCode.TOO_LONG, "The film has too many frames. Cut it into parts.")
+                listener = heard.get(packet.stream_index)
+                if listener is not None:
+                    listener.hear(packet, container.streams[listener.index].time_base or Fraction(1, 1000))
+                    continue
                 track = found.get(packet.stream_index)
                 if track is None:
                     continue  # a damaged file may turn out to have more tracks than it announced
@@ -63,4 +80,4 @@ def scan(source: Source, max_pixels: int, indexes: Sequence[int]) -> dict[int, P
         except av.error.FFmpegError:
             for track in found.values():
                 track.damaged += 1
-        return found
+        return Scan(found, tuple(heard.values()))

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
+from streamgate.contracts.transcoder import Storyboard
 from streamgate.media.model import EncodedChunk, LadderSettings, Limits, MediaPlan, PlannedRendition
 
 MAX_FRAME = 64 << 20
@@ -72,6 +73,14 @@ class PosterTask(msgspec.Struct, frozen=True, tag=True):
     duration: float
 
 
+class SheetTask(msgspec.Struct, frozen=True, tag=True):
+    """One sheet of the storyboard."""
+
+    recipe: bytes
+    plan: Storyboard
+    number: int
+
+
 class ProbeTask(msgspec.Struct, frozen=True, tag=True):
     """Try to leave the cage: read a file, write a file, open sockets, use memory or time. Shows what confinement holds."""
 
@@ -83,7 +92,7 @@ class ProbeTask(msgspec.Struct, frozen=True, tag=True):
     crash: bool = False
 
 
-Task = PlanTask | EncodeTask | PosterTask | ProbeTask
+Task = PlanTask | EncodeTask | PosterTask | SheetTask | ProbeTask
 
 
 class Order(msgspec.Struct, frozen=True):

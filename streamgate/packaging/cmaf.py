@@ -129,6 +129,44 @@ def video_samples(frames: Sequence[tuple[int, bytes, bool]], start: int, end: in
     ]
 
 
+def key_frame(segment: bytes) -> bytes:
+    """The first sample of a segment that `media_segment` made, as a segment of its own, at the same time.
+
+    `ValueError` for anything else: nothing is guessed.
+    """
+    moof = _child(segment, b"moof")
+    traf = _child(moof, b"traf")
+    (sequence,) = struct.unpack_from(">I", _child(moof, b"mfhd"), 4)
+    (decode_time,) = struct.unpack_from(">Q", _child(traf, b"tfdt"), 4)
+    trun, tfhd = _child(traf, b"trun"), _child(traf, b"tfhd")
+    flags, count = struct.unpack_from(">I4xI", trun, 0)[0] & 0xFFFFFF, struct.unpack_from(">I", trun, 4)[0]
+    if not count:
+        raise ValueError("a segment without samples")
+    if flags == 0xF01:
+        duration, size, _, offset = struct.unpack_from(">4I", trun, 12)
+    elif flags == 0x201:
+        (size,), (duration,), offset = struct.unpack_from(">I", trun, 12), struct.unpack_from(">I", tfhd, 8), 0
+    else:
+        raise ValueError("a segment of another kind")
+    data = _child(segment, b"mdat")
+    if len(data) < size:
+        raise ValueError("a segment that is cut off")
+    return media_segment(sequence, decode_time, [Sample(bytes(data[:size]), duration, offset)])
+
+
+def _child(data: bytes, kind: bytes) -> bytes:
+    """The content of the first box of a kind; `ValueError` when there is none."""
+    at = 0
+    while at + 8 <= len(data):
+        size, found = struct.unpack_from(">I4s", data, at)
+        if size < 8 or at + size > len(data):
+            break
+        if found == kind:
+            return data[at + 8 : at + size]
+        at += size
+    raise ValueError(f"no {kind.decode()} box")
+
+
 def _moof(sequence: int, decode_time: int, samples: Sequence[Sample], data_offset: int) -> bytes:
     return box(
         b"moof",

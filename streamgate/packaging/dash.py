@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from xml.sax.saxutils import quoteattr
+from urllib.parse import quote
+from xml.sax.saxutils import escape, quoteattr
 
-from streamgate.contracts.transcoder import Presentation, RenditionPlan
+from streamgate.contracts.transcoder import CaptionPlan, Presentation, RenditionPlan
+from streamgate.packaging.hls import audio_tracks
 
 _NAMESPACE = "urn:mpeg:dash:schema:mpd:2011"
 _PROFILES = "urn:mpeg:dash:profile:isoff-live:2011,urn:mpeg:dash:profile:cmaf:2019"
 _CHANNELS = "urn:mpeg:mpegB:cicp:ChannelConfiguration"
+_TEXT_BANDWIDTH = 1000
 _ROLE = "urn:mpeg:dash:role:2011"
 
 
 def manifest(presentation: Presentation) -> str:
-    """The static manifest of a film: one adaptation set for its video, one for each audio rendition.
+    """The static manifest of a film: one adaptation set for its video, one for each audio track, one for each
+    caption track (a WebVTT file beside the segments).
 
     Addresses are relative to the manifest: ``{rendition}/init.mp4`` and ``{rendition}/{n}.m4s``, n counted from 0.
     """
     video = [rendition for rendition in presentation.renditions if rendition.kind == "video"]
-    audio = [rendition for rendition in presentation.renditions if rendition.kind == "audio"]
     lines = ['<?xml version="1.0" encoding="UTF-8"?>']
     lines.append(
         _open(
@@ -35,8 +38,11 @@ def manifest(presentation: Presentation) -> str:
     lines.append(_open("Period", id="0", start="PT0S"))
     if video:
         lines += _adaptation_set(0, video)
-    for number, rendition in enumerate(audio, start=1):
-        lines += _adaptation_set(number, [rendition])
+    tracks = audio_tracks(presentation.renditions)
+    for number, track in enumerate(tracks, start=1):
+        lines += _adaptation_set(number, track)
+    for number, caption in enumerate(presentation.captions, start=len(tracks) + 1):
+        lines += _captions(number, caption)
     lines += ["</Period>", "</MPD>", ""]
     return "\n".join(lines)
 
@@ -57,11 +63,22 @@ def _adaptation_set(number: int, renditions: Sequence[RenditionPlan]) -> Iterato
     if first.kind == "audio":
         yield _empty("Role", schemeIdUri=_ROLE, value="main" if first.default else "alternate")
         if first.label:
-            yield f"<Label>{quoteattr(first.label)[1:-1]}</Label>"
+            yield f"<Label>{escape(first.label)}</Label>"
     # Renditions of one kind share their boundaries, so one timeline serves them all.
     yield from _template(first)
     for rendition in renditions:
         yield from _representation(rendition)
+    yield "</AdaptationSet>"
+
+
+def _captions(number: int, caption: CaptionPlan) -> Iterator[str]:
+    yield _open("AdaptationSet", id=str(number), contentType="text", mimeType="text/vtt", lang=caption.language)
+    yield _empty("Role", schemeIdUri=_ROLE, value="forced-subtitle" if caption.forced else "subtitle")
+    if caption.label:
+        yield f"<Label>{escape(caption.label)}</Label>"
+    yield _open("Representation", id=f"captions-{caption.name}", bandwidth=str(_TEXT_BANDWIDTH))
+    yield f"<BaseURL>captions/{quote(caption.name, safe='')}.vtt</BaseURL>"
+    yield "</Representation>"
     yield "</AdaptationSet>"
 
 

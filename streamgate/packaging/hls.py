@@ -1,7 +1,7 @@
 """HLS playlists of a film, complete before anything of it is encoded (RFC 8216, version 7, fMP4 segments).
 
 Every URI is relative: a rendition's playlist is ``{rendition}/playlist.m3u8``, and beside it lie ``init.mp4`` and its
-segments ``{n}.m4s``, n from 0.
+segments ``{n}.m4s``, n from 0; a caption track's is ``captions/{name}.m3u8`` beside ``{name}.vtt``.
 """
 
 from __future__ import annotations
@@ -10,30 +10,53 @@ import itertools
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from streamgate.contracts.transcoder import Presentation, RenditionPlan
+from streamgate.contracts.transcoder import CaptionPlan, Presentation, RenditionPlan
 
 _VERSION = 7
 _MICROSECONDS = 1_000_000
 _AUDIO_GROUP = "audio"
+_CAPTION_GROUP = "captions"
 
 
 def master_playlist(presentation: Presentation) -> str:
     """The multivariant playlist: a variant per video rendition in the order of the presentation, audio as one group.
 
-    A film without video has one variant, its default audio. BANDWIDTH is the video's peak plus that of the hungriest
-    audio rendition. Raises `ValueError` when the presentation has no rendition at all.
+    A film without video has one variant for each rate of its sound. BANDWIDTH is the video's peak plus that of the
+    hungriest audio rendition. Captions are one group that every variant names; every video rendition has an I-frame
+    playlist. Raises `ValueError` when the presentation has no rendition at all.
     """
     video = [rendition for rendition in presentation.renditions if rendition.kind == "video"]
-    audio = [rendition for rendition in presentation.renditions if rendition.kind == "audio"]
-    if not video and not audio:
+    tracks = audio_tracks(presentation.renditions)
+    if not video and not tracks:
         raise ValueError("a presentation without renditions has no playlist")
     lines = ["#EXTM3U", f"#EXT-X-VERSION:{_VERSION}", "#EXT-X-INDEPENDENT-SEGMENTS"]
-    grouped = bool(audio) and (bool(video) or len(audio) > 1)
-    if grouped:
-        lines += _audio_group(audio)
-    for rendition in video or [_default(audio)]:
-        lines += [_variant(rendition, audio if video else (), grouped=grouped), _playlist_uri(rendition)]
+    lines += _captions_group(presentation.captions)
+    captioned = bool(presentation.captions)
+    if video:
+        audio = [track[-1] for track in tracks]
+        lines += _audio_group(_AUDIO_GROUP, audio)
+        for rendition in video:
+            group = _AUDIO_GROUP if audio else None
+            lines += [_variant(rendition, audio, group, captioned=captioned), _playlist_uri(rendition)]
+        lines += [_iframe_variant(rendition) for rendition in video]
+    else:
+        tiers = max(len(track) for track in tracks)
+        for tier in range(tiers):
+            audio = [track[min(tier, len(track) - 1)] for track in tracks]
+            group = (_AUDIO_GROUP if tiers == 1 else f"{_AUDIO_GROUP}-{tier + 1}") if len(tracks) > 1 else None
+            lines += _audio_group(group, audio) if group else []
+            chosen = _default(audio)
+            lines += [_variant(chosen, audio, group, captioned=captioned), _playlist_uri(chosen)]
     return "\n".join(lines) + "\n"
+
+
+def audio_tracks(renditions: Sequence[RenditionPlan]) -> list[list[RenditionPlan]]:
+    """The audio renditions by track, each from its lowest rate up, in the order of the presentation."""
+    tracks: dict[object, list[RenditionPlan]] = {}
+    for rendition in renditions:
+        if rendition.kind == "audio":
+            tracks.setdefault(rendition.track or rendition.name, []).append(rendition)
+    return list(tracks.values())
 
 
 def media_playlist(rendition: RenditionPlan, init_name: str = "init.mp4") -> str:
@@ -42,6 +65,32 @@ def media_playlist(rendition: RenditionPlan, init_name: str = "init.mp4") -> str
     Durations are differences of the boundaries rounded to a microsecond, so that any sum of them is off by less
     than a microsecond.
     """
+    return _playlist(rendition, f'#EXT-X-MAP:URI="{quote(init_name)}"', "{}.m4s", ["#EXT-X-INDEPENDENT-SEGMENTS"])
+
+
+def iframe_playlist(rendition: RenditionPlan) -> str:
+    """The key frames of one video rendition, one for each segment (section 4.3.3.6): small resources ``{n}.iframe.m4s``."""
+    return _playlist(rendition, '#EXT-X-MAP:URI="init.mp4"', "{}.iframe.m4s", ["#EXT-X-I-FRAMES-ONLY"])
+
+
+def caption_playlist(caption: CaptionPlan, duration: float) -> str:
+    """The playlist of a caption track: one WebVTT segment, as long as the film (seconds)."""
+    length = max(1, round(duration * _MICROSECONDS))
+    whole, rest = divmod(length, _MICROSECONDS)
+    lines = [
+        "#EXTM3U",
+        f"#EXT-X-VERSION:{_VERSION}",
+        f"#EXT-X-TARGETDURATION:{max(1, _rounded_seconds(length))}",
+        "#EXT-X-MEDIA-SEQUENCE:0",
+        "#EXT-X-PLAYLIST-TYPE:VOD",
+        f"#EXTINF:{whole}.{rest:06d},",
+        f"{quote(caption.name, safe='')}.vtt",
+        "#EXT-X-ENDLIST",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _playlist(rendition: RenditionPlan, init: str, segment: str, tags: Sequence[str]) -> str:
     edges = [_microseconds(tick, rendition.timescale) for tick in rendition.boundaries]
     durations = [end - start for start, end in itertools.pairwise(edges)]
     target = max((_rounded_seconds(duration) for duration in durations), default=1)
@@ -51,46 +100,80 @@ def media_playlist(rendition: RenditionPlan, init_name: str = "init.mp4") -> str
         f"#EXT-X-TARGETDURATION:{max(1, target)}",
         "#EXT-X-MEDIA-SEQUENCE:0",
         "#EXT-X-PLAYLIST-TYPE:VOD",
-        "#EXT-X-INDEPENDENT-SEGMENTS",
-        f'#EXT-X-MAP:URI="{quote(init_name)}"',
+        *tags,
+        init,
     ]
     for number, duration in enumerate(durations):
         whole, rest = divmod(duration, _MICROSECONDS)
-        lines += [f"#EXTINF:{whole}.{rest:06d},", f"{number}.m4s"]
+        lines += [f"#EXTINF:{whole}.{rest:06d},", segment.format(number)]
     lines.append("#EXT-X-ENDLIST")
     return "\n".join(lines) + "\n"
 
 
-def _variant(rendition: RenditionPlan, audio: Sequence[RenditionPlan], *, grouped: bool) -> str:
-    bandwidth = rendition.bandwidth + max((track.bandwidth for track in audio), default=0)
-    codecs = dict.fromkeys((rendition.codecs, *(track.codecs for track in audio)))
+def _variant(rendition: RenditionPlan, audio: Sequence[RenditionPlan], group: str | None, *, captioned: bool) -> str:
+    beside = audio if rendition.kind == "video" else ()
+    bandwidth = rendition.bandwidth + max((track.bandwidth for track in beside), default=0)
+    codecs = dict.fromkeys((rendition.codecs, *(track.codecs for track in beside)))
     attributes = [f"BANDWIDTH={bandwidth}", f'CODECS="{",".join(codecs)}"']
     if rendition.width and rendition.height:
         attributes.append(f"RESOLUTION={rendition.width}x{rendition.height}")
     if rendition.frame_rate is not None:
         numerator, denominator = rendition.frame_rate
         attributes.append(f"FRAME-RATE={numerator / denominator:.3f}")
-    if grouped:
-        attributes.append(f'AUDIO="{_AUDIO_GROUP}"')
+    if group is not None:
+        attributes.append(f'AUDIO="{group}"')
+    if captioned:
+        attributes.append(f'SUBTITLES="{_CAPTION_GROUP}"')
     if rendition.kind == "video":
         attributes.append("CLOSED-CAPTIONS=NONE")
     return "#EXT-X-STREAM-INF:" + ",".join(attributes)
 
 
-def _audio_group(audio: Sequence[RenditionPlan]) -> list[str]:
+def _iframe_variant(rendition: RenditionPlan) -> str:
+    """BANDWIDTH is that of the whole rendition: its key frames alone never need more."""
+    attributes = [f"BANDWIDTH={rendition.bandwidth}", f'CODECS="{rendition.codecs}"']
+    if rendition.width and rendition.height:
+        attributes.append(f"RESOLUTION={rendition.width}x{rendition.height}")
+    attributes.append(f'URI="{quote(rendition.name, safe="")}/iframes.m3u8"')
+    return "#EXT-X-I-FRAME-STREAM-INF:" + ",".join(attributes)
+
+
+def _captions_group(captions: Sequence[CaptionPlan]) -> list[str]:
+    names: set[str] = set()
+    lines = []
+    for number, caption in enumerate(captions, start=1):
+        name = _name(caption.label or caption.language or f"Captions {number}", number, names)
+        attributes = ["TYPE=SUBTITLES", f'GROUP-ID="{_CAPTION_GROUP}"', f'NAME="{name}"']
+        if caption.language:
+            attributes.append(f'LANGUAGE="{_quotable(caption.language)}"')
+        attributes += [f"DEFAULT={_yes(caption.default)}", "AUTOSELECT=YES", f"FORCED={_yes(caption.forced)}"]
+        attributes.append(f'URI="captions/{quote(caption.name, safe="")}.m3u8"')
+        lines.append("#EXT-X-MEDIA:" + ",".join(attributes))
+    return lines
+
+
+def _name(wanted: str, number: int, taken: set[str]) -> str:
+    """A NAME that no other member of the group has (section 4.3.4.1.1)."""
+    name = _quotable(wanted)
+    if name in taken:
+        name = f"{name} ({number})"
+    taken.add(name)
+    return name
+
+
+def _audio_group(group: str, audio: Sequence[RenditionPlan]) -> list[str]:
+    if not audio:
+        return []
     chosen = _default(audio)
     names: set[str] = set()
     languages: set[str | None] = set()
     lines = []
     for number, rendition in enumerate(audio, start=1):
-        name = _quotable(rendition.label or rendition.language or f"Audio {number}")
-        if name in names:
-            name = f"{name} ({number})"
-        names.add(name)
+        name = _name(rendition.label or rendition.language or f"Audio {number}", number, names)
         # Section 4.3.4.1.1: members that may be chosen by themselves differ in language.
         selectable = rendition is chosen or (rendition.language not in languages | {chosen.language})
         languages.add(rendition.language)
-        attributes = ["TYPE=AUDIO", f'GROUP-ID="{_AUDIO_GROUP}"', f'NAME="{name}"']
+        attributes = ["TYPE=AUDIO", f'GROUP-ID="{group}"', f'NAME="{name}"']
         if rendition.language:
             attributes.append(f'LANGUAGE="{_quotable(rendition.language)}"')
         attributes.append(f"DEFAULT={_yes(rendition is chosen)}")

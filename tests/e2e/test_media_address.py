@@ -25,7 +25,11 @@ FILES = {
     "240p/init.mp4": ("video/mp4", "private, max-age=3600"),
     "audio-1/init.mp4": ("audio/mp4", "private, max-age=3600"),
     "360p/0.m4s": ("video/iso.segment", "private, max-age=3600"),
+    "360p/iframes.m3u8": ("application/vnd.apple.mpegurl", "private, no-cache"),
+    "360p/1.iframe.m4s": ("video/iso.segment", "private, max-age=3600"),
     "poster.jpg": ("image/jpeg", "private, no-cache"),
+    "storyboard.vtt": ("text/vtt; charset=utf-8", "private, no-cache"),
+    "storyboard/0.jpg": ("image/jpeg", "private, max-age=3600"),
 }
 
 

@@ -90,10 +90,10 @@ def problem(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, body["code"]
 
 
-def probe(url: str, *entries: str) -> dict[str, Any]:
-    """What ffprobe finds."""
+def probe(url: str, *entries: str, feed: bytes | None = None) -> dict[str, Any]:
+    """What ffprobe finds at an address, or (``-``) in the bytes that it is fed."""
     command = ["ffprobe", "-v", "error", "-of", "json", *entries, url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run(command, capture_output=True, input=feed, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr.decode()
     found: dict[str, Any] = json.loads(done.stdout)
     return found

@@ -10,11 +10,20 @@ from typing import TypeVar
 
 from streamgate.contracts.cache import Purge
 from streamgate.contracts.metadata import Catalog
-from streamgate.contracts.transcoder import MediaReplaced, Presentation, RenditionPlan, SegmentObject, Transcoding
+from streamgate.contracts.transcoder import (
+    CaptionPlan,
+    MediaReplaced,
+    Presentation,
+    RenditionPlan,
+    SegmentObject,
+    Transcoding,
+)
 from streamgate.domain import deadline
 from streamgate.domain.clock import Clock
 from streamgate.domain.errors import NotFound, Unavailable
 from streamgate.packaging import dash, hls
+from streamgate.packaging.cmaf import key_frame
+from streamgate.packaging.thumbnails import storyboard_vtt
 from streamgate.ports.cache import Cache
 from streamgate.ports.storage import BlobStore
 
@@ -29,6 +38,9 @@ SEGMENT = "video/iso.segment"
 VIDEO = "video/mp4"
 AUDIO = "audio/mp4"
 JPEG = "image/jpeg"
+VTT = "text/vtt; charset=utf-8"
+
+STORYBOARD = "storyboard"
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -88,6 +100,56 @@ class Library:
         known = await self._presentation(asset_id)
         plan = _rendition(known, rendition)
         return _playlist(known, rendition, lambda: hls.media_playlist(plan))
+
+    async def iframes(self, asset_id: str, rendition: str) -> Body:
+        """The I-frame playlist of a video rendition."""
+        known = await self._presentation(asset_id)
+        plan = _rendition(known, rendition)
+        if plan.kind != "video":
+            raise NotFound("Sound has no key frames.")
+        return _playlist(known, f"{rendition}/iframes", lambda: hls.iframe_playlist(plan))
+
+    async def key_frame(self, asset_id: str, rendition: str, number: int) -> Body:
+        """The first picture of a segment of a video rendition, as a segment of its own."""
+        if _rendition(await self._presentation(asset_id), rendition).kind != "video":
+            raise NotFound("Sound has no key frames.")
+        whole = await self.segment(asset_id, rendition, number)
+        return Body(key_frame(whole.data), SEGMENT, _etag(f"{whole.etag}:key"), immutable=True)
+
+    async def caption_playlist(self, asset_id: str, name: str) -> Body:
+        """The playlist of a caption track."""
+        known = await self._presentation(asset_id)
+        plan, duration = _caption(known, name), known.presentation.duration
+        return _playlist(known, f"captions/{name}", lambda: hls.caption_playlist(plan, duration))
+
+    async def captions(self, asset_id: str, name: str) -> Body:
+        """A caption track."""
+        plan = _caption(await self._presentation(asset_id), name)
+        data = await self._hot(plan.key, asset_id, lambda: self._blobs.read(plan.key))
+        return Body(data, VTT, _etag(plan.key), immutable=False)
+
+    async def storyboard(self, asset_id: str) -> Body:
+        """The storyboard's cues; `NotFound` for a film without pictures."""
+        known = await self._presentation(asset_id)
+        found, duration = known.presentation.storyboard, known.presentation.duration
+        if found is None:
+            raise NotFound("This film has no storyboard.")
+        return _playlist(known, "storyboard", lambda: storyboard_vtt(found, duration), VTT)
+
+    async def sheet(self, asset_id: str, number: int) -> Body:
+        """A sheet of the storyboard, from memory, from storage, or made now; raises as `segment`."""
+        known = await self._presentation(asset_id)
+        mark = (known.presentation.plan_id, STORYBOARD, number)
+        key = f"sheet:{known.presentation.plan_id}:{number}"
+        data = await self._hot(key, asset_id, lambda: self._load(asset_id, mark))
+        return Body(data, JPEG, _etag(f"{key}:{len(data)}"), immutable=True)
+
+    async def has_storyboard(self, asset_id: str) -> bool:
+        """Whether the film has one."""
+        try:
+            return (await self._presentation(asset_id)).presentation.storyboard is not None
+        except NotFound:
+            return False
 
     async def init(self, asset_id: str, rendition: str) -> Body:
         """A rendition's init segment."""
@@ -151,7 +213,7 @@ class Library:
         _, rendition, number = mark
         async with deadline.within(self._segment_wait_s):
             for _ in range(2):
-                found = self._objects.get(mark) or await self._transcoding.ensure(asset_id, rendition, number)
+                found = self._objects.get(mark) or await self._ensure(asset_id, rendition, number)
                 _keep(self._objects, mark, found, MAX_OBJECTS)
                 try:
                     data = await self._blobs.read(found.key)
@@ -163,6 +225,18 @@ class Library:
                 del self._objects[mark]
                 await self._transcoding.lost(asset_id, rendition, number, found.key)
         raise Unavailable("The segment could not be read. Try again.", retry_after=2)
+
+    async def _ensure(self, asset_id: str, rendition: str, number: int) -> SegmentObject:
+        if rendition == STORYBOARD:
+            return await self._transcoding.sheet(asset_id, number)
+        return await self._transcoding.ensure(asset_id, rendition, number)
+
+
+def _caption(known: _Known, name: str) -> CaptionPlan:
+    for caption in known.presentation.captions:
+        if caption.name == name:
+            return caption
+    raise NotFound("The film has no such captions.")
 
 
 def _rendition(known: _Known, name: str) -> RenditionPlan:

@@ -1,14 +1,14 @@
 """The media address: a raw ASGI app under ``/p/``. Token, gate, bytes: nothing else stands between a request and a segment.
 
-``/p/{token}/{asset_id}/`` and then ``master.m3u8`` · ``manifest.mpd`` · ``{rendition}/playlist.m3u8`` · ``{rendition}/init.mp4`` ·
-``{rendition}/{n}.m4s`` · ``poster.jpg``. A malformed, forged or foreign token is 404, an ended or expired session 403. Range
-requests are RFC 9110 section 14 (one range; several are answered with the whole), validators section 13.
+``/p/{token}/{asset_id}/`` and then what `ROUTES` says. A malformed, forged or foreign token is 404, an ended or expired
+session 403. Range requests are RFC 9110 section 14 (one range; several are answered with the whole), validators section 13.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from streamgate.domain.clock import Clock
@@ -19,7 +19,6 @@ from streamgate.plugins.streaming.tokens import PlaybackTokens
 from streamgate.runtime.problems import send_problem
 
 _PATH = re.compile(r"/p/([A-Za-z0-9_-]{62})/(ast_[0-9a-z]{20})/([A-Za-z0-9._/-]{1,64})\Z")
-_IN_RENDITION = re.compile(r"([a-z0-9-]{1,32})/(?:(playlist)\.m3u8|(init)\.mp4|(0|[1-9][0-9]{0,6})\.m4s)\Z")
 _RANGE = re.compile(r"bytes=(\d{0,15})-(\d{0,15})\Z")
 
 _COMMON = [
@@ -38,6 +37,38 @@ _PREFLIGHT = [
 ]
 
 
+PREFIX = "/p/{token}/{asset_id}/"
+
+ROUTES: dict[str, tuple[str, str]] = {
+    "{rendition}/{n}.m4s": ("segment", "CMAF segment, counted from 0; made when it is missing"),
+    "{rendition}/playlist.m3u8": ("playlist", "HLS media playlist, complete from the start"),
+    "{rendition}/init.mp4": ("init", "CMAF init segment"),
+    "master.m3u8": ("master", "HLS multivariant playlist"),
+    "manifest.mpd": ("manifest", "DASH manifest, over the same segments"),
+    "poster.jpg": ("poster", "Poster"),
+    "storyboard.vtt": ("storyboard", "Cues that point into the sheets of the storyboard"),
+    "storyboard/{n}.jpg": ("sheet", "Sheet of small pictures, counted from 0; made when it is missing"),
+    "captions/{lang}.m3u8": ("caption_playlist", "HLS playlist of a caption track"),
+    "captions/{lang}.vtt": ("captions", "Caption track as WebVTT"),
+    "{rendition}/iframes.m3u8": ("iframes", "HLS I-frame playlist of a video rendition"),
+    "{rendition}/{n}.iframe.m4s": ("key_frame", "First picture of a segment, as a segment of its own"),
+}
+"""Path below `PREFIX` (a number comes last) → method of `Library` that fetches it, and what it is; most asked for first."""
+
+_PLACES = {
+    "{rendition}": "([a-z0-9-]{1,32})",
+    "{lang}": "([a-z0-9-]{1,40})",
+    "{n}": "(?P<number>0|[1-9][0-9]{0,6})",
+}
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    text = re.escape(template).replace(r"\{", "{").replace(r"\}", "}")
+    for place, pattern in _PLACES.items():
+        text = text.replace(place, pattern)
+    return re.compile(text + r"\Z")
+
+
 class MediaApp:
     """Serves what a playback token opens."""
 
@@ -46,6 +77,7 @@ class MediaApp:
         self._gate = gate
         self._library = library
         self._clock = clock
+        self._routes = [(path, _pattern(path), getattr(library, method)) for path, (method, _) in ROUTES.items()]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         scope["path_template"] = "/p/{token}"
@@ -80,23 +112,16 @@ class MediaApp:
 
     def _what(self, asset_id: str, rest: str) -> tuple[str, Callable[[], Awaitable[Body]]]:
         """The route's template, and the way to its bytes."""
-        library = self._library
-        if rest == "master.m3u8":
-            return "/p/{token}/{asset_id}/master.m3u8", lambda: library.master(asset_id)
-        if rest == "manifest.mpd":
-            return "/p/{token}/{asset_id}/manifest.mpd", lambda: library.manifest(asset_id)
-        if rest == "poster.jpg":
-            return "/p/{token}/{asset_id}/poster.jpg", lambda: library.poster(asset_id)
-        match = _IN_RENDITION.match(rest)
-        if match is None:
-            raise NotFound("There is nothing at this address.")
-        rendition, playlist, init, number = match.groups()
-        base = "/p/{token}/{asset_id}/{rendition}"
-        if playlist:
-            return f"{base}/playlist.m3u8", lambda: library.playlist(asset_id, rendition)
-        if init:
-            return f"{base}/init.mp4", lambda: library.init(asset_id, rendition)
-        return f"{base}/{{n}}.m4s", lambda: library.segment(asset_id, rendition, int(number))
+        for template, pattern, fetch in self._routes:
+            match = pattern.match(rest)
+            if match is not None:
+                numbered = "number" in pattern.groupindex
+                given = [
+                    int(text) if numbered and place == pattern.groups else text
+                    for place, text in enumerate(match.groups(), 1)
+                ]
+                return PREFIX + template, partial(fetch, asset_id, *given)
+        raise NotFound("There is nothing at this address.")
 
 
 async def respond(scope: Any, send: Any, body: Body) -> None:

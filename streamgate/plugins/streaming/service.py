@@ -75,7 +75,7 @@ class PlaybackService:
             hls_url=f"{base}/master.m3u8",
             dash_url=f"{base}/manifest.mpd",
             poster_url=f"{base}/poster.jpg" if film.poster_key else None,
-            storyboard_url=None,
+            storyboard_url=f"{base}/storyboard.vtt" if await self._library.has_storyboard(asset_id) else None,
             expires_at=instant(session.expires_ms),
             max_staleness_s=grant.max_staleness_s,
         )

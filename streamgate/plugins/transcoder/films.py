@@ -21,6 +21,10 @@ from streamgate.runtime.jobs import JobRow, Jobs
 
 QUEUE = "transcode"
 INGEST, CHUNK, POSTER = "transcoder.ingest", "transcoder.chunk", "transcoder.poster"
+SHEET = "transcoder.storyboard"
+
+STORYBOARD = "storyboard"
+"""What the rows of the storyboard's sheets call their rendition; no rendition of a film is named so."""
 
 REQUESTED = 0
 """Priority of a chunk that somebody waits for."""
@@ -31,6 +35,7 @@ BEGINNING = 10
 
 FIRST = 20
 PICTURE = 30
+SHEETS = 60
 REST = 100
 
 QUIET_S = 60.0
@@ -44,6 +49,14 @@ class ChunkPayload(msgspec.Struct, frozen=True, kw_only=True):
     plan_id: str
     chunk: int
     renditions: tuple[str, ...]
+
+
+class SheetPayload(msgspec.Struct, frozen=True, kw_only=True):
+    """Payload of a storyboard job: one sheet of a plan."""
+
+    asset_id: str
+    plan_id: str
+    number: int
 
 
 class Films:
@@ -118,7 +131,24 @@ class Films:
             for names, priority in _sets(film.plan, index, missing):
                 await self.submit_chunk(tx, film, index, names, priority)
                 count += 1
+        for number in range(film.plan.storyboard.sheets if film.plan.storyboard is not None else 0):
+            if (STORYBOARD, number) not in have:
+                await self.submit_sheet(tx, film, number, SHEETS)
+                count += 1
         return count
+
+    async def submit_sheet(self, tx: Transaction, film: Film, number: int, priority: int) -> str:
+        """Submit a sheet of the storyboard; the job's id."""
+        return await self.jobs.submit(
+            tx,
+            SHEET,
+            SheetPayload(asset_id=film.asset_id, plan_id=film.plan_id or "", number=number),
+            queue=QUEUE,
+            key=f"sheet:{film.plan_id}:{number}",
+            priority=priority,
+            owner=film.owner,
+            subject=film.asset_id,
+        )
 
     async def submit_chunk(
         self, tx: Transaction, film: Film, chunk: int, renditions: Iterable[str], priority: int

@@ -31,7 +31,7 @@ async def setup(context: Context[TranscoderSettings]) -> AsyncGenerator[Parts, N
 
     from streamgate.plugins.transcoder.arrivals import Arrivals
     from streamgate.plugins.transcoder.counters import EncodeCounters
-    from streamgate.plugins.transcoder.films import BEGINNING, CHUNK, INGEST, POSTER, QUEUE, Films
+    from streamgate.plugins.transcoder.films import BEGINNING, CHUNK, INGEST, POSTER, QUEUE, SHEET, Films
     from streamgate.plugins.transcoder.http import controllers
     from streamgate.plugins.transcoder.service import TranscodingService
     from streamgate.plugins.transcoder.work import TranscodeWork
@@ -59,7 +59,7 @@ async def setup(context: Context[TranscoderSettings]) -> AsyncGenerator[Parts, N
         films=films, catalog=catalog, blobs=blobs, arrivals=arrivals, draining=context.draining
     )
     transcoding: Transcoding = service
-    handlers = {INGEST: work.ingest, CHUNK: work.chunk, POSTER: work.poster}
+    handlers = {INGEST: work.ingest, CHUNK: work.chunk, POSTER: work.poster, SHEET: work.sheet}
     slots = settings.workers or max(1, (os.cpu_count() or 1) // 4)
     drain, grace = context.draining, settings.grace_s
 

@@ -12,7 +12,7 @@ from streamgate.domain.identity import Caller
 from streamgate.media.model import MediaPlan
 from streamgate.plugins.transcoder import standing, store
 from streamgate.plugins.transcoder.arrivals import Arrivals
-from streamgate.plugins.transcoder.films import CHUNK, INGEST, REQUESTED, Films
+from streamgate.plugins.transcoder.films import BEGINNING, CHUNK, INGEST, REQUESTED, SHEET, STORYBOARD, Films
 from streamgate.plugins.transcoder.store import ChunkRow, Film
 from streamgate.ports.storage import BlobStore
 
@@ -37,25 +37,37 @@ class TranscodingService:
         return found
 
     async def ensure(self, asset_id: str, rendition: str, number: int) -> SegmentObject:
-        film, plan, chunk = await self._place(asset_id, rendition, number)
         asked = False
         while True:
-            async with self._films.database.read() as connection:
-                row = await store.get_chunk(connection, film.plan_id or "", rendition, chunk)
+            film, plan, chunk = await self._place(asset_id, rendition, number)
+            row = await self._made(film, rendition, chunk)
             if row is not None:
                 return _segment(plan, row, chunk, number)
-            if self._draining.is_set():
-                raise Unavailable("This server is being restarted. Try again in a moment.", retry_after=2)
-            if film.canceled:
-                raise Unavailable("Encoding of this film was stopped, and this part is not encoded.")
             if not asked:
                 await self._ask(film, rendition, chunk)
                 asked = True
             await self._arrivals.pause(asset_id)
-            film, plan, chunk = await self._place(asset_id, rendition, number)
+
+    async def sheet(self, asset_id: str, number: int) -> SegmentObject:
+        asked = False
+        while True:
+            film = await self._sheeted(asset_id, number)
+            row = await self._made(film, STORYBOARD, number)
+            if row is not None:
+                if row.prefix is None:
+                    raise NotFound("This part of the film is damaged and has no pictures.")
+                return SegmentObject(f"{row.prefix}{number}.jpg", row.lengths[0])
+            if not asked:
+                async with self._films.database.write() as tx:
+                    await self._films.submit_sheet(tx, film, number, BEGINNING)
+                asked = True
+            await self._arrivals.pause(asset_id)
 
     async def lost(self, asset_id: str, rendition: str, number: int, key: str) -> None:
-        film, _, chunk = await self._place(asset_id, rendition, number)
+        if rendition == STORYBOARD:
+            film, chunk = await self._sheeted(asset_id, number), number
+        else:
+            film, _, chunk = await self._place(asset_id, rendition, number)
         prefix = key.rpartition("/")[0] + "/"
         async with self._films.database.write() as tx:
             if await store.drop_chunk(tx, film.plan_id or "", rendition, chunk, prefix):
@@ -90,7 +102,7 @@ class TranscodingService:
         async with self._films.database.write() as tx:
             await store.open_film(tx, asset_id, caller.account, now)
             await store.change(tx, asset_id, now, canceled=True)
-            await self._films.jobs.cancel_subject(tx, asset_id, (INGEST, CHUNK))
+            await self._films.jobs.cancel_subject(tx, asset_id, (INGEST, CHUNK, SHEET))
             self._films.changed(tx, asset_id)
         await self._films.tell(asset_id)
 
@@ -101,6 +113,25 @@ class TranscodingService:
             await store.drop_film(tx, fact.asset_id)
             self._films.changed(tx, fact.asset_id)
         await self._blobs.delete_prefix(f"assets/{fact.asset_id}/")
+
+    async def _made(self, film: Film, rendition: str, chunk: int) -> ChunkRow | None:
+        """What is written of a chunk; None while it is worth waiting for. Raises `Unavailable` when it is not."""
+        async with self._films.database.read() as connection:
+            row = await store.get_chunk(connection, film.plan_id or "", rendition, chunk)
+        if row is None and self._draining.is_set():
+            raise Unavailable("This server is being restarted. Try again in a moment.", retry_after=2)
+        if row is None and film.canceled:
+            raise Unavailable("Encoding of this film was stopped, and this part is not encoded.")
+        return row
+
+    async def _sheeted(self, asset_id: str, number: int) -> Film:
+        """The film, which has that sheet of a storyboard."""
+        film = await self._films.get(asset_id)
+        if film is None or film.plan is None or film.error is not None or film.plan.storyboard is None:
+            raise NotFound("The film has no storyboard, or not yet.")
+        if not 0 <= number < film.plan.storyboard.sheets:
+            raise NotFound("The storyboard has no such sheet.")
+        return film
 
     async def _place(self, asset_id: str, rendition: str, number: int) -> tuple[Film, MediaPlan, int]:
         """The film, its plan, and the chunk that holds the segment."""

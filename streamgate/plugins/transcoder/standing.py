@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from streamgate.contracts.metadata import MediaReport, Rendition, SourceMode
-from streamgate.contracts.transcoder import Presentation, RenditionPlan
+from streamgate.contracts.transcoder import CaptionPlan, Presentation, RenditionPlan
 from streamgate.domain.asset import AssetState, Failure, FailureCode, MediaWarning
 from streamgate.media.model import MediaPlan, PlannedRendition
 from streamgate.plugins.transcoder.store import Film
@@ -117,6 +117,18 @@ def presentation(film: Film) -> Presentation | None:
         duration=film.plan.duration,
         renditions=tuple(_planned(film.asset_id, plan_id, rendition) for rendition in film.plan.renditions),
         poster_key=film.poster_key,
+        captions=tuple(
+            CaptionPlan(
+                name=track.name,
+                key=caption_key(film.asset_id, plan_id, track.name),
+                language=track.language,
+                label=track.label,
+                default=track.default,
+                forced=track.forced,
+            )
+            for track in film.plan.captions
+        ),
+        storyboard=film.plan.storyboard,
     )
 
 
@@ -128,6 +140,11 @@ def folder(asset_id: str, plan_id: str, rendition: str) -> str:
 def init_key(asset_id: str, plan_id: str, rendition: str) -> str:
     """The storage key of a rendition's init segment."""
     return f"{folder(asset_id, plan_id, rendition)}init.mp4"
+
+
+def caption_key(asset_id: str, plan_id: str, name: str) -> str:
+    """The storage key of a caption track."""
+    return f"{folder(asset_id, plan_id, 'captions')}{name}.vtt"
 
 
 def _planned(asset_id: str, plan_id: str, rendition: PlannedRendition) -> RenditionPlan:
@@ -147,6 +164,7 @@ def _planned(asset_id: str, plan_id: str, rendition: PlannedRendition) -> Rendit
         language=rendition.language,
         label=rendition.label,
         default=rendition.default,
+        track=rendition.track,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import structlog
+from msgspec.structs import replace
 
 from streamgate.contracts.transcoder import MediaReplaced, PosterPayload
 from streamgate.contracts.upload import IngestPayload, Source, Uploads
@@ -18,7 +19,16 @@ from streamgate.media.model import EncodedChunk, LadderSettings, Limits, MediaPl
 from streamgate.media.sandbox import Sandbox
 from streamgate.plugins.transcoder import source_bytes, standing, store
 from streamgate.plugins.transcoder.counters import EncodeCounters
-from streamgate.plugins.transcoder.films import BEGINNING, PICTURE, POSTER, QUEUE, ChunkPayload, Films
+from streamgate.plugins.transcoder.films import (
+    BEGINNING,
+    PICTURE,
+    POSTER,
+    QUEUE,
+    STORYBOARD,
+    ChunkPayload,
+    Films,
+    SheetPayload,
+)
 from streamgate.plugins.transcoder.settings import TranscoderSettings
 from streamgate.plugins.transcoder.store import Film
 from streamgate.ports.storage import BlobStore
@@ -82,6 +92,9 @@ class TranscodeWork:
         plan_id = new_id(Prefix.PLAN)
         for rendition in plan.renditions:
             await self._blobs.put(standing.init_key(asset_id, plan_id, rendition.name), rendition.init)
+        for track in plan.captions:
+            await self._blobs.put(standing.caption_key(asset_id, plan_id, track.name), track.vtt)
+        plan = replace(plan, captions=tuple(replace(track, vtt=b"") for track in plan.captions))
         now = films.clock.now_ms()
         async with attempt.completing() as tx:
             old = await store.get(tx, asset_id)
@@ -153,6 +166,47 @@ class TranscodeWork:
                 kept = await store.change(tx, film.asset_id, films.clock.now_ms(), **values)
         await self._delete([key] if not kept else [film.poster_key] if film.poster_key else [])
         await films.tell(film.asset_id)
+
+    async def sheet(self, attempt: Attempt) -> None:
+        """Make a sheet of the storyboard; a film without one is no failure."""
+        payload = attempt.payload(SheetPayload)
+        film = await self._films.get(payload.asset_id)
+        if film is None or film.plan is None or film.plan_id != payload.plan_id or film.canceled:
+            return
+        async with self._films.database.read() as connection:
+            if await store.get_chunk(connection, payload.plan_id, STORYBOARD, payload.number) is not None:
+                return
+        jpeg, code = b"", FailureCode.MALFORMED_MEDIA
+        try:
+            source = await self._source(film.asset_id)
+            async with source_bytes.opened(source, self._blobs) as data:
+                eager, limit_s = attempt.job.priority > BEGINNING, self._settings.chunk_timeout_s
+                jpeg = await self._sandbox.sheet(data, film.plan, payload.number, eager=eager, timeout_s=limit_s)
+        except MediaRefused as refused:
+            code = refused.failure.code
+            structlog.get_logger().warning("no storyboard", asset_id=film.asset_id, code=code)
+        folder = standing.folder(film.asset_id, payload.plan_id, STORYBOARD)
+        prefix = f"{folder}{attempt.job.id[-8:]}-{attempt.job.attempt}/"
+        key = f"{prefix}{payload.number}.jpg"
+        if jpeg:
+            await self._blobs.put(key, jpeg)
+        won = False
+        async with attempt.completing() as tx:
+            current = await store.get(tx, film.asset_id)
+            if current is not None and current.plan_id == payload.plan_id:
+                won = await store.add_chunk(
+                    tx,
+                    asset_id=film.asset_id,
+                    plan_id=payload.plan_id,
+                    rendition=STORYBOARD,
+                    chunk=payload.number,
+                    now_ms=self._films.clock.now_ms(),
+                    prefix=prefix if jpeg else None,
+                    lengths=[len(jpeg)] if jpeg else (),
+                    error_code=None if jpeg else code.value,
+                )
+            self._films.changed(tx, film.asset_id)
+        await self._delete([key] if jpeg and not won else [])
 
     async def _plan(self, asset_id: str) -> MediaPlan:
         source = await self._source(asset_id)

@@ -6,7 +6,6 @@ import io
 import json
 import math
 import subprocess
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +34,6 @@ SHAPES: dict[str, dict[str, Any]] = {
     "very short": {"seconds": 0.5},
     "of one picture": {"seconds": 0.03, "audio": None},
 }
-
-
-@pytest.fixture(scope="session")
-def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("films")
-
-
-@pytest.fixture
-async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
-    async with Sandbox.open(tmp_path) as opened:
-        yield opened
 
 
 def read_by_ffprobe(path: Path, *entries: str) -> dict[str, Any]:
@@ -128,7 +116,11 @@ async def test_the_picture_stands_upright(sandbox: Sandbox, films: Path, tmp_pat
 
 async def test_sound_alone_plays(sandbox: Sandbox, films: Path, tmp_path: Path) -> None:
     made = await encode(sandbox, film(films, video=False, seconds=9), tmp_path / "out")
-    assert [rendition.kind for rendition in made.plan.renditions] == ["audio"]
+    assert [(rendition.kind, rendition.name) for rendition in made.plan.renditions] == [
+        ("audio", "audio-1-64k"),
+        ("audio", "audio-1"),
+    ]
+    assert made.audio[0].bandwidth < made.audio[1].bandwidth
     assert (made.plan.width, made.plan.height) == (None, None)
     check_rendition(made.audio[0], made.segments[made.audio[0].name])
     read = read_by_ffprobe(made.files[made.audio[0].name], "-show_entries", "stream=duration,sample_rate,channels")

@@ -28,11 +28,6 @@ from tests.support.films import film
 SLOW = LadderSettings(rungs=(1080,), preset="slow")
 
 
-@pytest.fixture(scope="session")
-def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("films")
-
-
 @pytest.fixture
 async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
     (tmp_path / "scratch").mkdir()
@@ -232,6 +227,8 @@ async def test_background_work_stands_still_while_somebody_waits_and_its_time_wi
     folders = [tmp_path / "scratch" / name for name in ("eager", "urgent")]
     for folder in folders:
         folder.mkdir()
+    while children():
+        await asyncio.sleep(0.01)
     eager = asyncio.create_task(
         sandbox.encode(FileSource(path), made, chunk=0, renditions=names, folder=folders[0], timeout_s=30)
     )

@@ -42,6 +42,8 @@ def test_a_film_has_a_variant_per_video_and_one_audio_group() -> None:
         '#EXT-X-STREAM-INF:BANDWIDTH=5650000,CODECS="avc1.640028,mp4a.40.2",RESOLUTION=1920x1080,FRAME-RATE=29.970,'
         'AUDIO="audio",CLOSED-CAPTIONS=NONE',
         "1080p/playlist.m3u8",
+        '#EXT-X-I-FRAME-STREAM-INF:BANDWIDTH=800000,CODECS="avc1.4D401E",RESOLUTION=640x360,URI="360p/iframes.m3u8"',
+        '#EXT-X-I-FRAME-STREAM-INF:BANDWIDTH=5500000,CODECS="avc1.640028",RESOLUTION=1920x1080,URI="1080p/iframes.m3u8"',
     ]
 
 
@@ -74,7 +76,7 @@ def test_one_audio_is_the_default_and_two_of_a_language_are_not_both_chosen_by_t
 def test_a_label_cannot_break_out_of_its_attribute() -> None:
     evil = msgspec.structs.replace(GERMAN, label='x",URI="http://evil/\r\n#EXT-X-ENDLIST', language='d"e')
     playlist = master_playlist(presentation(LOW, evil))
-    assert len(playlist.splitlines()) == 6
+    assert len(playlist.splitlines()) == 7
     assert 'URI="http' not in playlist
 
 
