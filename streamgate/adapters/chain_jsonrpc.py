@@ -2,6 +2,9 @@
 
 An endpoint is asked for its chain id before it is believed, its answers are bounded in size and time, redirects are not
 followed, and one that fails is left alone for a while when there is another. URLs may hold secrets: they are never logged.
+
+Several reads go in one ``eth_call`` of Multicall3 where the block has it, else in one JSON-RPC batch, else one by one.
+A read that failed inside Multicall3 is asked again alone, since starving of gas looks like a revert there.
 """
 
 from __future__ import annotations
@@ -16,38 +19,39 @@ import aiohttp
 import msgspec
 import structlog
 
+from streamgate.adapters import chain_wire as wire
+from streamgate.adapters import multicall3
+from streamgate.adapters.chain_wire import BatchRefused, Failed, RpcError, TooLarge
 from streamgate.domain.clock import Clock
 from streamgate.domain.errors import ChainUnavailable
-from streamgate.ports.chain import Call, Chains, Head, Returned, Reverted
+from streamgate.ports.chain import Answer, Balance, Chains, Head, Read, Returned, Reverted, Unread
 
 TIMEOUT_S = 4.0
-MAX_ANSWER = 256 << 10
+"""Seconds that one request may take. All requests of one reading together may take twice as long."""
 PENALTY_S = 5.0
 VERIFIED_S = 600.0
-GAS = 5_000_000
+"""Seconds that an endpoint's chain id is believed, that Multicall3 is taken to be there, and that it refuses batches."""
+ABSENT_S = 60.0
+"""Seconds that Multicall3 is taken to be missing."""
+MAX_BATCH = 64
+"""Reads in one call of Multicall3 or one batch."""
+AGGREGATE_GAS = 16_000_000
+"""Gas of one call of Multicall3: below what a transaction may have at most (2**24, EIP-7825), so that every node takes it."""
 MAX_LAG = 16
 LAG_MEMORY_S = 60.0
 PARALLEL = 8
 
-_REVERTS = frozenset({3, -32000, -32015})
-_NOBODY = "0x0000000000000000000000000000000000000000"
-
-
-class _Failed(Exception):
-    """An endpoint did not give a usable answer; the message names no URL."""
-
-
-class _RpcError(Exception):
-    def __init__(self, code: int, message: str, data: str) -> None:
-        super().__init__(message)
-        self.code, self.message, self.data = code, message, data
-
 
 @dataclass(slots=True)
 class _Endpoint:
+    """What is remembered of an endpoint, until moments of the monotonic clock. ``multicall``: whether it shows Multicall3."""
+
     url: str
     shunned_until: float = 0.0
     verified_until: float = 0.0
+    multicall: bool = False
+    multicall_until: float = 0.0
+    no_batches_until: float = 0.0
 
 
 @dataclass(slots=True)
@@ -88,7 +92,7 @@ class JsonRpcChains(Chains):
             endpoint = found.endpoints[index]
             try:
                 head = await self._head(chain, found, index, tag)
-            except _Failed as error:
+            except Failed as error:
                 endpoint.shunned_until = self._clock.monotonic() + PENALTY_S
                 structlog.get_logger().warning("chain endpoint failed", chain=chain, endpoint=index, reason=str(error))
                 continue
@@ -96,38 +100,46 @@ class JsonRpcChains(Chains):
             return head
         raise ChainUnavailable(f"The chain {chain} cannot be read now.", retry_after=PENALTY_S)
 
-    async def call(self, head: Head, calls: Sequence[Call]) -> list[Returned | Reverted]:
+    async def read(self, head: Head, reads: Sequence[Read]) -> list[Answer]:
+        if not reads:
+            return []
         try:
-            return list(await asyncio.gather(*(self._call(head, call) for call in calls)))
-        except _Failed as error:
+            async with asyncio.timeout(2 * TIMEOUT_S):
+                found = await self._read(head, reads)
+        except TimeoutError:
+            raise self._gone(head, Failed("reading took too long")) from None
+        except Failed as error:
             raise self._gone(head, error) from None
+        unread = [answer for answer in found if isinstance(answer, Unread)]
+        if len(unread) == len(found):
+            raise self._gone(head, Failed(unread[0].why))
+        return found
 
     async def has_code(self, head: Head, address: bytes) -> bool:
         try:
-            code = await self._ask(head.chain, head.endpoint, "eth_getCode", ["0x" + address.hex(), _pinned(head)])
-        except (_Failed, _RpcError) as error:
+            return await self._has_code(head, address)
+        except Failed as error:
             raise self._gone(head, error) from None
-        return len(_bytes(code)) > 0
 
     async def _head(self, name: str, chain: _Chain, index: int, tag: str) -> Head:
         endpoint = chain.endpoints[index]
         try:
             if endpoint.verified_until <= self._clock.monotonic():
-                number = _quantity(await self._ask(name, index, "eth_chainId", []))
+                number = wire.quantity(await self._ask(name, index, "eth_chainId", []))
                 if f"eip155:{number}" != name:
-                    raise _Failed(f"it serves chain {number}")
+                    raise Failed(f"it serves chain {number}")
                 endpoint.verified_until = self._clock.monotonic() + VERIFIED_S
             read_at_ms = self._clock.now_ms()
             block = await self._ask(name, index, "eth_getBlockByNumber", [tag, False])
-        except _RpcError as error:
-            raise _Failed(f"it refused with code {error.code}") from None
+        except RpcError as error:
+            raise Failed(f"it refused with code {error.code}") from None
         if not isinstance(block, dict):
-            raise _Failed(f"it has no block {tag}")
+            raise Failed(f"it has no block {tag}")
         head = Head(
             chain=name,
-            number=_quantity(block.get("number")),
-            hash=_hash(block.get("hash")),
-            timestamp=_quantity(block.get("timestamp")),
+            number=wire.quantity(block.get("number")),
+            hash=wire.block_hash(block.get("hash")),
+            timestamp=wire.quantity(block.get("timestamp")),
             read_at_ms=read_at_ms,
             endpoint=index,
         )
@@ -141,96 +153,131 @@ class JsonRpcChains(Chains):
         if head.number >= chain.highest or now - chain.highest_at > LAG_MEMORY_S:
             chain.highest, chain.highest_at = head.number, now
         elif chain.highest - head.number > MAX_LAG and len(chain.endpoints) > 1:
-            raise _Failed(f"it lags {chain.highest - head.number} blocks behind")
+            raise Failed(f"it lags {chain.highest - head.number} blocks behind")
 
-    async def _call(self, head: Head, call: Call) -> Returned | Reverted:
-        request = {"from": _NOBODY, "to": "0x" + call.to.hex(), "data": "0x" + call.data.hex(), "gas": hex(GAS)}
+    async def _read(self, head: Head, reads: Sequence[Read]) -> list[Answer]:
+        together = self._aggregate if len(reads) > 1 and await self._has_multicall(head) else self._each
+        parts = [reads[start : start + MAX_BATCH] for start in range(0, len(reads), MAX_BATCH)]
+        found = await asyncio.gather(*(together(head, part) for part in parts))
+        return list(itertools.chain.from_iterable(found))
+
+    async def _aggregate(self, head: Head, reads: Sequence[Read]) -> list[Answer]:
+        """All in one call of Multicall3; those that failed, and those that may have starved, once more alone."""
+        data = multicall3.encode(reads)
+        params = [wire.call(multicall3.ADDRESS, data, AGGREGATE_GAS), wire.pinned(head)]
+        endpoint = self._endpoint(head)
         try:
-            return Returned(_bytes(await self._ask(head.chain, head.endpoint, "eth_call", [request, _pinned(head)])))
-        except _RpcError as error:
-            if error.code in _REVERTS and (error.code == 3 or "revert" in error.message.lower()):
-                return Reverted(_bytes(error.data) if error.data else b"")
-            raise _Failed(f"it refused with code {error.code}") from None
+            raw = wire.data(await self._ask(head.chain, head.endpoint, "eth_call", params))
+            items = multicall3.decode(raw, len(reads)) if raw else None
+        except TooLarge:
+            return await self._each(head, reads)
+        except RpcError as error:
+            endpoint.multicall_until = 0.0
+            if error.is_limit():
+                raise Failed("it limits the rate of requests") from None
+            return await self._each(head, reads)  # out of gas, for instance: nodes differ in the code for that
+        except ValueError as error:
+            endpoint.multicall_until = 0.0
+            raise Failed(f"its answer is none of Multicall3: {error}") from None
+        if items is None:  # a block from before the contract was there
+            endpoint.multicall_until = 0.0
+            return await self._each(head, reads)
+        found: list[Answer] = [Returned(data) for _, data in items]
+        doubtful = _doubtful(items)
+        again = await self._each(head, [reads[index] for index in doubtful])
+        for index, answer in zip(doubtful, again, strict=True):
+            found[index] = answer
+        return found
+
+    async def _each(self, head: Head, reads: Sequence[Read]) -> list[Answer]:
+        """Every read with gas of its own: in one batch where the endpoint takes them, else one by one."""
+        endpoint = self._endpoint(head)
+        if len(reads) > 1 and endpoint.no_batches_until <= self._clock.monotonic():
+            try:
+                return await self._batch(head, reads)
+            except BatchRefused:
+                endpoint.no_batches_until = self._clock.monotonic() + VERIFIED_S
+            except TooLarge:
+                pass  # one answer among them is: which one shows when each is asked for alone
+        return list(await asyncio.gather(*(self._alone(head, read) for read in reads)))
+
+    async def _batch(self, head: Head, reads: Sequence[Read]) -> list[Answer]:
+        numbers = [next(self._ids) for _ in reads]
+        requests = [
+            wire.request(number, *wire.question(head, read)) for number, read in zip(numbers, reads, strict=True)
+        ]
+        found = wire.results(*await self._post(head.chain, head.endpoint, requests), numbers)
+        return [_answer(read, result) for read, result in zip(reads, found, strict=True)]
+
+    async def _alone(self, head: Head, read: Read) -> Answer:
+        try:
+            return _answer(read, await self._ask(head.chain, head.endpoint, *wire.question(head, read)))
+        except RpcError as error:
+            return _answer(read, error)
+        except TooLarge:
+            return Unread("The answer of this contract is too large.")
+
+    async def _has_multicall(self, head: Head) -> bool:
+        """Whether Multicall3 can be used; only what a recent block shows is remembered of its absence."""
+        endpoint = self._endpoint(head)
+        if endpoint.multicall_until > self._clock.monotonic():
+            return endpoint.multicall
+        found = await self._has_code(head, multicall3.ADDRESS)
+        if found or head.number + MAX_LAG >= self._chains[head.chain].highest:
+            endpoint.multicall = found
+            endpoint.multicall_until = self._clock.monotonic() + (VERIFIED_S if found else ABSENT_S)
+        return found
+
+    async def _has_code(self, head: Head, address: bytes) -> bool:
+        try:
+            params = ["0x" + address.hex(), wire.pinned(head)]
+            return len(wire.data(await self._ask(head.chain, head.endpoint, "eth_getCode", params))) > 0
+        except RpcError as error:
+            raise Failed(f"it refused with code {error.code}") from None
 
     async def _ask(self, name: str, index: int, method: str, params: list[Any]) -> Any:
-        chain = self._chains[name]
         number = next(self._ids)
-        body = msgspec.json.encode({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
+        return wire.result(*await self._post(name, index, wire.request(number, method, params)), number)
+
+    async def _post(self, name: str, index: int, body: Any) -> tuple[int, bytes]:
+        """Status and body of the answer to a request or a batch. `Failed` for a transport fault and beyond the bounds."""
+        chain = self._chains[name]
+        content = msgspec.json.encode(body)
         headers = {"content-type": "application/json"}
         try:
             async with (
                 chain.slots,
                 self._http.post(
-                    chain.endpoints[index].url, data=body, headers=headers, allow_redirects=False
+                    chain.endpoints[index].url, data=content, headers=headers, allow_redirects=False
                 ) as answer,
             ):
-                content = await _bounded(answer)
-                status = answer.status
+                return answer.status, await wire.bounded(answer)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise _Failed(f"no answer ({type(error).__name__})") from None
-        return _result(status, content, number)
+            raise Failed(f"no answer ({type(error).__name__})") from None
+
+    def _endpoint(self, head: Head) -> _Endpoint:
+        return self._chains[head.chain].endpoints[head.endpoint]
 
     def _gone(self, head: Head, error: Exception) -> ChainUnavailable:
         structlog.get_logger().warning("chain read failed", chain=head.chain, endpoint=head.endpoint, reason=str(error))
-        self._chains[head.chain].endpoints[head.endpoint].shunned_until = self._clock.monotonic() + PENALTY_S
+        self._endpoint(head).shunned_until = self._clock.monotonic() + PENALTY_S
         return ChainUnavailable(f"The chain {head.chain} cannot be read now.", retry_after=2)
 
 
-async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
-    content = bytearray()
-    async for piece in answer.content.iter_chunked(64 << 10):
-        content += piece
-        if len(content) > MAX_ANSWER:
-            raise _Failed("its answer is too large")
-    return bytes(content)
-
-
-def _result(status: int, content: bytes, number: int) -> Any:
-    try:
-        answer = msgspec.json.decode(content)
-    except (msgspec.DecodeError, RecursionError):
-        raise _Failed(f"HTTP {status} without JSON") from None
-    if not isinstance(answer, dict) or answer.get("id") != number:
-        raise _Failed(f"HTTP {status} with something that is no answer")
-    error = answer.get("error")
-    if isinstance(error, dict):
-        data = error.get("data")
-        raise _RpcError(
-            _integer(error.get("code")), str(error.get("message", "")), data if isinstance(data, str) else ""
+def _answer(read: Read, found: Any) -> Answer:
+    """What the result of a read alone, or its error, says of it. `Failed` for a result that is malformed."""
+    if not isinstance(found, RpcError):
+        return Returned(
+            wire.quantity(found, 256).to_bytes(32, "big") if isinstance(read, Balance) else wire.data(found)
         )
-    if error is not None or "result" not in answer or status != 200:
-        raise _Failed(f"HTTP {status} with something that is no answer")
-    return answer["result"]
+    if isinstance(read, Balance) or not found.is_revert():
+        return Unread(f"The node refused this read with code {found.code}.")
+    return Reverted(wire.data(found.data) if found.data else b"")
 
 
-def _pinned(head: Head) -> dict[str, Any]:
-    """The block by its hash, and only while it is part of the chain (EIP-1898)."""
-    return {"blockHash": head.hash, "requireCanonical": True}
-
-
-def _integer(value: object) -> int:
-    return value if isinstance(value, int) else 0
-
-
-def _bytes(value: object) -> bytes:
-    try:
-        if not isinstance(value, str) or not value.startswith("0x"):
-            raise ValueError
-        return bytes.fromhex(value[2:])
-    except ValueError:
-        raise _Failed("its answer is not hexadecimal data") from None
-
-
-def _quantity(value: object) -> int:
-    try:
-        if not isinstance(value, str) or not value.startswith("0x") or len(value) > 34:
-            raise ValueError
-        return int(value, 16)
-    except ValueError:
-        raise _Failed("its answer is not a quantity") from None
-
-
-def _hash(value: object) -> str:
-    if len(_bytes(value)) != 32:
-        raise _Failed("its block has no hash")
-    return str(value)
+def _doubtful(items: Sequence[tuple[bool, bytes]]) -> list[int]:
+    """The places of those that failed and, from the first that failed without a reason on, of all: that one may have burnt
+    the gas, and a contract that starves may answer wrongly instead of failing.
+    """
+    burnt = next((index for index, (success, data) in enumerate(items) if not success and not data), len(items))
+    return [index for index, (success, _) in enumerate(items) if not success or index > burnt]

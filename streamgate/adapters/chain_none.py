@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from streamgate.domain.errors import ChainUnavailable
-from streamgate.ports.chain import Call, Chains, Head, Returned, Reverted
+from streamgate.ports.chain import Answer, Chains, Head, Read
 
 
 class NoChains(Chains):
@@ -17,7 +17,7 @@ class NoChains(Chains):
     async def head(self, chain: str, tag: str = "latest") -> Head:
         raise ChainUnavailable(f"The chain {chain} is not configured on this server.")
 
-    async def call(self, head: Head, calls: Sequence[Call]) -> list[Returned | Reverted]:
+    async def read(self, head: Head, reads: Sequence[Read]) -> list[Answer]:
         raise ChainUnavailable(f"The chain {head.chain} is not configured on this server.")
 
     async def has_code(self, head: Head, address: bytes) -> bool:

@@ -1,7 +1,7 @@
 """Chains: reading contracts of EVM chains by JSON-RPC. The one port without a second adapter: there is no fake of a chain.
 
 Three outcomes, kept apart because the gate is three-valued: a value, a revert (the contract said no, in a way that its
-standard may define), and `ChainUnavailable` (nobody knows).
+standard may define), and nobody knows (`Unread` for one of many reads, `ChainUnavailable` for all of them).
 """
 
 from __future__ import annotations
@@ -35,6 +35,16 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Balance:
+    """A read: what ``address`` (20 bytes) has of the chain's own coin. Answered as a uint256 word, in wei."""
+
+    address: bytes
+
+
+Read = Call | Balance
+
+
+@dataclass(frozen=True, slots=True)
 class Returned:
     """The call succeeded with these bytes, possibly none."""
 
@@ -46,6 +56,16 @@ class Reverted:
     """The contract reverted, with these bytes of revert data, possibly none."""
 
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Nobody knows: this read had no usable answer. ``why``: a sentence for people; it names no URL."""
+
+    why: str
+
+
+Answer = Returned | Reverted | Unread
 
 
 class Chains(ABC):
@@ -63,13 +83,15 @@ class Chains(ABC):
         """
 
     @abstractmethod
-    async def call(self, head: Head, calls: Sequence[Call]) -> list[Returned | Reverted]:
-        """Run the calls against the state of exactly that block (EIP-1898), answers in the same order.
+    async def read(self, head: Head, reads: Sequence[Read]) -> list[Answer]:
+        """Read all against the state of exactly that block (EIP-1898), answers in the same order.
 
-        `ChainUnavailable` for a transport fault, a rate limit, an answer that is too large or malformed, or a block
-        that is gone; then nothing is known of any of the calls.
+        A revert is one that the call shows when it runs alone, with gas of its own: never the doing of its neighbours.
+        `Unread` where one read has no usable answer (too large, out of gas, refused) and others have.
+        `ChainUnavailable` for a transport fault, a malformed answer, a block that is gone, or when no read has a
+        usable answer; then nothing is known of any of them.
         """
 
     @abstractmethod
     async def has_code(self, head: Head, address: bytes) -> bool:
-        """Whether there is a contract at the address in that block."""
+        """Whether there is a contract at the address in that block. `ChainUnavailable` when nobody knows."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from tests.support.server import free_port
 
 CHAIN_ID = 31337
 CHAIN = f"eip155:{CHAIN_ID}"
+MULTICALL3 = "0xcA11bde05977b3631167028862bE2a173976CA11"
 ANVIL = node.MODULES / "@foundry-rs" / "anvil-linux-amd64" / "bin" / "anvil"
 
 
@@ -27,6 +29,15 @@ def contracts() -> dict[str, dict[str, Any]]:
     """The compiled contracts of tests/node/Tokens.sol."""
     found: dict[str, dict[str, Any]] = json.loads(node.run("compile.mjs"))
     return found
+
+
+@functools.cache
+def multicall3() -> str:
+    """The creation code of Multicall3, as viem carries it."""
+    text = (node.MODULES / "viem" / "constants" / "contracts.ts").read_text()
+    found = re.search(r"multicall3Bytecode\s*=\s*'(0x[0-9a-f]+)'", text)
+    assert found, "viem carries Multicall3 somewhere else now"
+    return found[1]
 
 
 class RpcError(Exception):
@@ -72,6 +83,12 @@ class Chain:
     def deploy(self, name: str) -> str:
         """The address of a fresh contract."""
         return str(self.send(None, contracts()[name]["bytecode"])["contractAddress"])
+
+    def place_multicall3(self, *, present: bool = True) -> None:
+        """Put Multicall3 where it is on other chains, or take it away: what its constructor leaves, at its address."""
+        code = self.rpc("eth_call", {"data": multicall3()}, "latest") if present else "0x"
+        self.rpc("anvil_setCode", MULTICALL3, code)
+        self.rpc("evm_mine")
 
     def call_data(self, signature: str, *arguments: Any) -> str:
         """ABI-encoded call data of ``name(type,type)``."""

@@ -8,34 +8,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Literal
 
 from streamgate.contracts.auth import Decision, DecisionRequest, Evaluation, EvaluationRequest, LeafResult
 from streamgate.domain import policy as rules
-from streamgate.domain.clock import Clock, instant
+from streamgate.domain.clock import Clock
 from streamgate.domain.errors import ChainUnavailable, ValidationFailed
 from streamgate.domain.identity import Caller, Role
-from streamgate.domain.policy import Allowlist, Erc721, Leaf, Policy, TimeWindow, Truth
+from streamgate.domain.policy import Allowlist, Holding, Leaf, Policy, TimeWindow, Truth
 from streamgate.plugins.auth.accounts import wallet_of
-from streamgate.plugins.auth.chain_reads import BALANCE_OF, OWNER_OF, ChainReads, address, uint, word
+from streamgate.plugins.auth.chain_reads import ChainReads
+from streamgate.plugins.auth.findings import Finding, contract_of, held, in_window, listed, need_of, reads_of
 from streamgate.plugins.auth.policies import PolicyShelf
 from streamgate.plugins.auth.store import StoredPolicy
-from streamgate.ports.chain import Call, Head, Returned, Reverted
+from streamgate.ports.chain import Head
 
 MAX_PARSED = 256
 Outcome = Literal["allow", "deny", "unknown"]
 _NAMES: dict[Truth, Outcome] = {True: "allow", False: "deny", None: "unknown"}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What was found of a leaf. ``need`` and ``have`` are for people."""
-
-    truth: Truth
-    need: str
-    have: str
-    head: Head | None = None
 
 
 class Judge:
@@ -95,63 +85,47 @@ class Judge:
         """The policy's value and what was found of each leaf; one block per chain for all of them."""
         tag = policy.finality if block is None else hex(block)
         leaves = list(dict.fromkeys(policy.leaves()))
-        chains = {leaf.chain for leaf in leaves if isinstance(leaf, Erc721)}
-        heads = dict(zip(chains, await asyncio.gather(*(self._head(chain, tag) for chain in chains)), strict=True))
-        found = await asyncio.gather(*(self._find(leaf, wallet, heads) for leaf in leaves))
-        findings = dict(zip(leaves, found, strict=True))
+        holdings: dict[str, list[Holding]] = {}
+        for leaf in leaves:
+            if isinstance(leaf, Holding):
+                holdings.setdefault(leaf.chain, []).append(leaf)
+        read = await asyncio.gather(*(self._on_chain(chain, tag, asked, wallet) for chain, asked in holdings.items()))
+        owned = {leaf: finding for chain in read for leaf, finding in chain.items()}
+        findings = {
+            leaf: owned[leaf] if isinstance(leaf, Holding) else self._off_chain(leaf, wallet) for leaf in leaves
+        }
         return rules.evaluate(policy.root, lambda leaf: findings[leaf].truth), findings
 
-    async def _head(self, chain: str, tag: str) -> Head | ChainUnavailable:
+    def _off_chain(self, leaf: Allowlist | TimeWindow, wallet: str) -> Finding:
+        return listed(leaf, wallet) if isinstance(leaf, Allowlist) else in_window(leaf, self._clock.now_ms())
+
+    async def _on_chain(self, chain: str, tag: str, leaves: list[Holding], wallet: str) -> dict[Holding, Finding]:
+        """What was found of the leaves of one chain, all read at one block and in one go."""
         try:
-            return await self._reads.head(chain, tag)
+            head = await self._reads.head(chain, tag)
         except ChainUnavailable as error:
-            return error
-
-    async def _find(self, leaf: Leaf, wallet: str, heads: dict[str, Head | ChainUnavailable]) -> Finding:
-        if isinstance(leaf, Allowlist):
-            listed = wallet in leaf.addresses
-            return Finding(listed, "to be on the list", "on the list" if listed else "not on the list")
-        if isinstance(leaf, TimeWindow):
-            return self._in_window(leaf)
-        need = _need(leaf)
-        head = heads[leaf.chain]
-        if isinstance(head, ChainUnavailable):
-            return Finding(None, need, head.detail)
-        try:
-            return await self._owns(leaf, wallet, need, head)
-        except ChainUnavailable as error:
-            return Finding(None, need, error.detail, head)
-
-    def _in_window(self, leaf: TimeWindow) -> Finding:
-        now = self._clock.now_ms()
-        inside = (leaf.from_ms is None or now >= leaf.from_ms) and (leaf.until_ms is None or now < leaf.until_ms)
-        bounds = [
-            f"{word} {instant(ms).isoformat()}"
-            for word, ms in (("from", leaf.from_ms), ("until", leaf.until_ms))
-            if ms is not None
-        ]
-        return Finding(inside, " ".join(bounds), f"now {instant(now).isoformat(timespec='seconds')}")
-
-    async def _owns(self, leaf: Erc721, wallet: str, need: str, head: Head) -> Finding:
-        contract = bytes.fromhex(leaf.contract[2:])
-        if not leaf.token_ids:
-            held = uint(await self._reads.call(head, Call(contract, BALANCE_OF + word(wallet))))
-            if held is None:
-                return await self._strange(contract, need, head)
-            return Finding(held >= leaf.minimum, need, f"{held}", head)
-        answers = await asyncio.gather(
-            *(self._reads.call(head, Call(contract, OWNER_OF + word(token))) for token in leaf.token_ids)
+            return {leaf: Finding(None, need_of(leaf), error.detail) for leaf in leaves}
+        contracts = list(dict.fromkeys(contract for leaf in leaves if (contract := contract_of(leaf)) is not None))
+        answers, doubts = await asyncio.gather(
+            self._reads.read(head, [read for leaf in leaves for read in reads_of(leaf, wallet)]),
+            asyncio.gather(*(self._doubt(head, contract) for contract in contracts)),
         )
-        if any(_is_strange(answer) for answer in answers):
-            return await self._strange(contract, need, head)
-        held = sum(address(answer) == wallet for answer in answers)
-        return Finding(held >= leaf.minimum, need, f"{held} of them", head)
+        doubted = {contract: doubt for contract, doubt in zip(contracts, doubts, strict=True) if doubt is not None}
+        findings = {}
+        for leaf in leaves:
+            contract = contract_of(leaf)
+            if contract in doubted:
+                findings[leaf] = Finding(None, need_of(leaf), doubted[contract], head)
+            else:
+                findings[leaf] = held(leaf, wallet, answers, head)
+        return findings
 
-    async def _strange(self, contract: bytes, need: str, head: Head) -> Finding:
-        """The contract did not answer as an ERC-721 does: a mistake in the policy, and no ground for any answer."""
-        if not await self._reads.has_code(head, contract):
-            return Finding(None, need, "there is no contract at this address", head)
-        return Finding(None, need, "the contract does not answer as ERC-721", head)
+    async def _doubt(self, head: Head, contract: bytes) -> str | None:
+        """Why what is said at this address cannot be believed; None where there is a contract."""
+        try:
+            return None if await self._reads.is_contract(head, contract) else "there is no contract at this address"
+        except ChainUnavailable as error:
+            return error.detail
 
     def _parse(self, stored: StoredPolicy) -> Policy:
         key = (stored.id, stored.version)
@@ -162,11 +136,6 @@ class Judge:
             if len(self._parsed) > MAX_PARSED:
                 self._parsed.popitem(last=False)
         return policy
-
-
-def _is_strange(answer: Returned | Reverted) -> bool:
-    """`ownerOf` of a token that does not exist reverts (ERC-721); anything else that is no address is not of the standard."""
-    return isinstance(answer, Returned) and address(answer) is None
 
 
 def _wallet(account: str | None) -> str | None:
@@ -181,15 +150,6 @@ def _outcome(truth: Truth) -> Outcome:
     return _NAMES[truth]
 
 
-def _need(leaf: Erc721) -> str:
-    which = (
-        f" of {', '.join(map(str, leaf.token_ids[:5]))}{', …' if len(leaf.token_ids) > 5 else ''}"
-        if leaf.token_ids
-        else ""
-    )
-    return f"at least {leaf.minimum}{which} of {leaf.contract}"
-
-
 def _results(findings: dict[Leaf, Finding]) -> tuple[LeafResult, ...]:
     return tuple(
         LeafResult(
@@ -197,7 +157,7 @@ def _results(findings: dict[Leaf, Finding]) -> tuple[LeafResult, ...]:
             decision=_outcome(found.truth),
             need=found.need,
             have=found.have,
-            chain=leaf.chain if isinstance(leaf, Erc721) else None,
+            chain=leaf.chain if isinstance(leaf, Holding) else None,
             block=found.head.number if found.head else None,
             block_hash=found.head.hash if found.head else None,
         )

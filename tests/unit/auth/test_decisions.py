@@ -159,9 +159,9 @@ async def test_many_who_ask_at_once_cost_one_reading(
     class Counting(JsonRpcChains):
         reads = 0
 
-        async def call(self, head: Any, calls: Any) -> Any:
+        async def read(self, head: Any, reads: Any) -> Any:
             Counting.reads += 1
-            return await super().call(head, calls)
+            return await super().read(head, reads)
 
     async with Counting({CHAIN: [chain.url]}, clock) as chains:
         gate = Gate(access(database, clock, chains, tmp_path))

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -18,34 +15,7 @@ from streamgate.domain.errors import ChainUnavailable
 from streamgate.ports.chain import Call, Returned, Reverted
 from tests.support.chain import CHAIN, Chain
 from tests.support.clock import FakeClock
-
-Answer = Callable[[dict[str, Any]], Any]
-
-
-@asynccontextmanager
-async def endpoint(answer: Answer) -> AsyncIterator[str]:
-    """A hostile peer: ``answer`` gets the request and gives an aiohttp response, or a result."""
-
-    async def handle(request: web.Request) -> web.StreamResponse:
-        body = await request.json()
-        found = answer(body)
-        if asyncio.iscoroutine(found):
-            found = await found
-        if isinstance(found, web.StreamResponse):
-            return found
-        return web.json_response({"jsonrpc": "2.0", "id": body["id"], "result": found})
-
-    app = web.Application()
-    app.router.add_post("/", handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        await runner.cleanup()
+from tests.support.rpc import Answer, endpoint
 
 
 def block(number: int = 5) -> dict[str, Any]:
@@ -87,15 +57,6 @@ BAD_HEADS: dict[str, Answer] = {
     "deep nesting": lambda _body: web.Response(text="[" * 100_000),
     "a number that is none": lambda _body: "7a69",
 }
-
-
-@pytest.fixture(autouse=True)
-def usual_depth() -> Iterator[None]:
-    """As in production: property tests that ran before may have raised the limit beyond what the C stack holds."""
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(1000)
-    yield
-    sys.setrecursionlimit(before)
 
 
 @pytest.mark.parametrize("name", BAD_HEADS)
@@ -162,9 +123,9 @@ async def test_a_revert_a_value_and_a_fault_are_kept_apart(name: str, clock: Fak
         head = await chains.head(CHAIN)
         if expected is ChainUnavailable:
             with pytest.raises(ChainUnavailable):
-                await chains.call(head, [Call(b"\x01" * 20, b"")])
+                await chains.read(head, [Call(b"\x01" * 20, b"")])
         else:
-            assert await chains.call(head, [Call(b"\x01" * 20, b"")]) == [expected]
+            assert await chains.read(head, [Call(b"\x01" * 20, b"")]) == [expected]
 
 
 async def test_reads_are_pinned_to_the_block_of_their_head(clock: FakeClock) -> None:
@@ -176,7 +137,7 @@ async def test_reads_are_pinned_to_the_block_of_their_head(clock: FakeClock) -> 
         return honest(body)
 
     async with endpoint(record) as url, JsonRpcChains({CHAIN: [url]}, clock) as chains:
-        await chains.call(await chains.head(CHAIN), [Call(b"\x01" * 20, b"")])
+        await chains.read(await chains.head(CHAIN), [Call(b"\x01" * 20, b"")])
     assert seen == [{"blockHash": block()["hash"], "requireCanonical": True}]
 
 
