@@ -6,10 +6,16 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks import first, ladder, startup, upload
+from benchmarks import delivery, first, ladder, startup, upload
 from benchmarks.report import machine, table
 
-ALL = {"startup": startup.measure, "upload": upload.measure, "first": first.measure, "ladder": ladder.measure}
+ALL = {
+    "startup": startup.measure,
+    "upload": upload.measure,
+    "first": first.measure,
+    "ladder": ladder.measure,
+    "delivery": delivery.measure,
+}
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from streamgate.domain.errors import ConfigurationError, Unavailable
 from streamgate.domain.identity import ANONYMOUS, Caller
 from streamgate.kernel import Assembled, Binding, DirectBinding, Host, Plugin
 from streamgate.openers import BUS, OUTBOX, Opening, database_url, given_for
-from streamgate.runtime.connection import bounded
+from streamgate.runtime.connection import AtOnce, bounded
 from streamgate.runtime.health import HealthBoard
 from streamgate.runtime.site import Site
 from streamgate.runtime.telemetry import Metrics
@@ -73,6 +73,7 @@ class Running:
         self.assembled: Assembled
         self.app: Callable[[Any, Any, Any], Awaitable[None]]
         self.routes: list[Any] = []
+        self.at_once: dict[bytes, AtOnce] = {}
 
     @asynccontextmanager
     async def started(self, plugins: Sequence[Plugin[Any]], bind: Binding) -> AsyncIterator[Running]:
@@ -110,6 +111,7 @@ class Running:
         for name, parts in self.assembled.parts.items():
             self.routes += parts.routes
             mounts.update(parts.mounts)
+            self.at_once |= {p.encode(): m.at_once for p, m in parts.mounts.items() if hasattr(m, "at_once")}
             middleware += parts.middleware
             if parts.health is not None:
                 self.board.add(name, parts.health)
@@ -170,7 +172,7 @@ async def serve(
                 running.app,
                 host=settings.host,
                 port=settings.port if settings.port is not None else PORTS.get(service, PORTS["monolith"]),
-                http=bounded(settings.header_timeout),
+                http=bounded(settings.header_timeout, running.at_once),
                 ws="none",
                 lifespan="off",
                 access_log=False,

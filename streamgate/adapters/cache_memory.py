@@ -43,12 +43,19 @@ class MemoryCache(Cache):
         self._misses = 0
         self._evictions = 0
 
-    async def get(self, key: str) -> bytes | None:
+    def peek(self, key: str) -> bytes | None:
         entry = self._entries.get(key)
-        if entry is not None and entry.until > self._clock.monotonic():
-            self._entries.move_to_end(key)
-            self._hits += 1
-            return entry.value
+        if entry is None or entry.until <= self._clock.monotonic():
+            return None
+        self._entries.move_to_end(key)
+        self._hits += 1
+        return entry.value
+
+    async def get(self, key: str) -> bytes | None:
+        found = self.peek(key)
+        if found is not None:
+            return found
+        entry = self._entries.get(key)
         if entry is not None:
             self._drop(key)
         self._misses += 1

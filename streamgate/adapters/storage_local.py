@@ -76,18 +76,18 @@ class LocalBlobStore(BlobStore):
     async def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         path = self._path(key)
 
-        def read() -> bytes:
+        def read(offset: int = offset) -> bytes:
             with path.open("rb", 0) as file:
-                left = _span(os.fstat(file.fileno()).st_size, offset, length)
-                data = bytearray(left)
-                view = memoryview(data)
-                file.seek(offset)
-                while view:
-                    count = file.readinto(view)
-                    if not count:
+                handle = file.fileno()
+                left = _span(os.fstat(handle).st_size, offset, length)
+                pieces: list[bytes] = []
+                while left:
+                    piece = os.pread(handle, left, offset)
+                    if not piece:
                         raise Unavailable("The object became shorter while it was read.")
-                    view = view[count:]
-                return bytes(data)
+                    pieces.append(piece)
+                    offset, left = offset + len(piece), left - len(piece)
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
         return await _in_thread(read)
 

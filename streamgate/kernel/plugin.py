@@ -37,7 +37,11 @@ class Parts:
     """Litestar controllers and route handlers."""
 
     mounts: Mapping[str, Any] = field(default_factory=dict)
-    """Path prefix (``/p/``) → raw ASGI app that answers everything under it."""
+    """Path prefix (``/p/``) → raw ASGI app that answers everything under it.
+
+    An app may have a method ``at_once(path: bytes) -> tuple[bytes, bytes] | None``: head and body of the answer to a plain
+    GET, when it can be given without waiting; the connection then sends it without calling the app.
+    """
 
     middleware: Sequence[Callable[[Any], Any]] = ()
     """Wrappers of the whole ASGI app of the process, the first one innermost."""

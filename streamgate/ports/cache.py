@@ -27,6 +27,10 @@ class Cache(ABC):
     async def get(self, key: str) -> bytes | None:
         """The value, or None when it is not there or its time is over."""
 
+    def peek(self, key: str) -> bytes | None:
+        """The value if this process has it at hand, without waiting for anything; counts as a use. None says nothing."""
+        return None
+
     @abstractmethod
     async def set(self, key: str, value: bytes, ttl_s: float, tags: tuple[str, ...] = ()) -> None:
         """Keep a value for at most ``ttl_s`` seconds; a value larger than the cache is not kept."""

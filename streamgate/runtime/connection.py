@@ -1,12 +1,19 @@
-"""One HTTP connection, bounded before there is a request: how long its headers may be, and how long they may take.
+"""One HTTP connection: bounded before there is a request, and answered at once where an answer lies ready.
 
-The server library has no such bounds: without them a stranger's headers may grow for ever, or never end.
+* The server library bounds neither how long headers may be nor how long they may take: without that a stranger's headers may
+  grow for ever, or never end.
+* A plain GET (one whole request, no body, nothing conditional) below a prefix with an ``at_once`` hook is answered from
+  memory before a request object, a task and an ASGI scope exist for it. Whatever is unusual about it takes the longer way.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
+import re
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -17,18 +24,55 @@ MAX_HEADERS = 64 << 10
 """Most bytes that request line and headers may have together; what was read beyond them with the same packet is not counted."""
 
 
-def bounded(header_timeout_s: float) -> type[HttpToolsProtocol]:
-    """The protocol class of a server whose clients have ``header_timeout_s`` seconds for the headers of a request."""
+MOST_AT_ONCE = 4096
+"""Longest request, in bytes, that is looked at for an answer at once."""
+
+AtOnce = Callable[[bytes], "tuple[bytes, bytes] | None"]
+"""Path (as it stands in the request line) → head of the answer without its empty line, and body; None for the longer way."""
+
+_UNUSUAL = re.compile(
+    rb"\r\n(?:[ \t]|range|if-|transfer-encoding|content-length|expect|upgrade|te\b|trailer|x-request-id|x-http-method"
+    rb"|connection(?!:[ \t]*keep-alive\r\n))|[^\r]\n|\r[^\n]|\0",
+    re.IGNORECASE,
+)
+_END = b"\r\n\r\n"
+
+
+def bounded(header_timeout_s: float, hooks: Mapping[bytes, AtOnce] | None = None) -> type[HttpToolsProtocol]:
+    """The protocol class of a server whose clients have ``header_timeout_s`` seconds for the headers of a request.
+
+    ``hooks``: path prefix → what may answer at once below it.
+    """
 
     class Bounded(_Connection):
         header_timeout = header_timeout_s
+        starts = tuple(b"GET " + prefix for prefix in hooks or ())
+        hooked: ClassVar = dict(zip(starts, (hooks or {}).values(), strict=True))
 
     return Bounded
 
 
+class _RequestIds:
+    """Request ids for answers at once: unpredictable from one process to the next, counted within it."""
+
+    def __init__(self) -> None:
+        self._prefix = os.urandom(8).hex().encode()
+        self._count = itertools.count()
+
+    def next(self) -> bytes:
+        """The next one."""
+        return b"%b%08x" % (self._prefix, next(self._count))
+
+
+_IDS = _RequestIds()
+
+
 class _Connection(HttpToolsProtocol):
     header_timeout: float = 20.0
+    starts: tuple[bytes, ...] = ()
+    hooked: ClassVar[Mapping[bytes, AtOnce]] = {}
 
+    _at_once_at = 0.0
     _between_requests = True
     _in_headers = False
     _received = 0
@@ -36,12 +80,46 @@ class _Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._between_requests:
+            if self.starts and data.startswith(self.starts) and self._answer_at_once(data):
+                return
             self._expect_headers()
         super().data_received(data)
         if self._in_headers:
             self._received += len(data)
             if self._received > MAX_HEADERS:
                 self._refuse(PayloadTooLarge(f"The request's headers have more than {MAX_HEADERS} bytes."))
+
+    def _answer_at_once(self, data: bytes) -> bool:
+        """Answer a whole plain GET if that is possible now; False has changed nothing."""
+        if len(data) > MOST_AT_ONCE or not data.endswith(_END) or data.find(_END) != len(data) - 4:
+            return False
+        if self.flow.write_paused or (self.cycle is not None and not self.cycle.response_complete):
+            return False
+        end = data.find(b" HTTP/1.1\r\n")
+        if end < 0 or data.find(b"\r") < end or _UNUSUAL.search(data, end) is not None:
+            return False
+        hook = next(hook for start, hook in self.hooked.items() if data.startswith(start))
+        found = hook(data[4:end])
+        if found is None:
+            return False
+        head, body = found
+        date = b"".join(b"%b: %b\r\n" % header for header in self.server_state.default_headers)
+        self.transport.writelines((b"%b%bx-request-id: %b%b" % (head, date, _IDS.next(), _END), body))
+        self._at_once_at = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._await_another(self.timeout_keep_alive)
+        return True
+
+    def _await_another(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Nothing came for long; but answers at once do not wind the clock, so the time since the last one is looked at."""
+        left = self._at_once_at + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._await_another(left)
+        else:
+            super().timeout_keep_alive_handler()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -195,3 +197,85 @@ def test_secrets_stay_out_of_the_log(shared: Server, base: str, http: httpx.Clie
     assert base.split("/")[4] not in log
     assert shared.admin_key not in log
     assert "s" * 43 not in log
+
+
+def raw(server: Server, sent: bytes, *, answers: int = 1, pieces: int = 1) -> list[tuple[int, dict[str, str], bytes]]:
+    """Status, headers and body of each answer on one connection, the request sent in pieces."""
+    found = []
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as line:
+        step = -(-len(sent) // pieces)
+        for at in range(0, len(sent), step):
+            line.sendall(sent[at : at + step])
+            time.sleep(0.02 if pieces > 1 else 0)
+        stream = line.makefile("rb")
+        for _ in range(answers):
+            status = int(stream.readline().split()[1])
+            headers = {}
+            while (text := stream.readline().strip()) != b"":
+                name, _, value = text.decode().partition(": ")
+                headers[name] = value
+            found.append((status, headers, stream.read(int(headers.get("content-length", 0)))))
+    return found
+
+
+def test_an_answer_at_once_is_the_same_answer(shared: Server, base: str) -> None:
+    path = base.removeprefix(shared.url)
+    varying = {"x-request-id", "date"}
+    for name in ("240p/0.m4s", "240p/init.mp4", "master.m3u8", "manifest.mpd", "360p/playlist.m3u8"):
+        plain = f"GET {path}/{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        ((status, headers, body),) = raw(shared, plain.replace(b"Host: x", b"Host: x\r\nTE: trailers"))
+        assert status == 200
+        for sent, answers, pieces in ((plain, 1, 1), (plain, 1, 3), (plain * 3, 3, 1)):
+            for again in raw(shared, sent, answers=answers, pieces=pieces):
+                assert (again[0], again[2]) == (200, body)
+                assert {k: v for k, v in again[1].items() if k not in varying} == {
+                    k: v for k, v in headers.items() if k not in varying
+                }
+                assert varying <= again[1].keys()
+
+
+def test_what_is_not_plain_takes_the_longer_way(shared: Server, base: str) -> None:
+    path = f"{base}/240p/0.m4s".removeprefix(shared.url)
+    (first,) = raw(shared, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+
+    def ask(*headers: str, version: str = "1.1") -> tuple[int, dict[str, str], bytes]:
+        lines = [f"GET {path} HTTP/{version}", "Host: x", *headers, "", ""]
+        return raw(shared, "\r\n".join(lines).encode())[0]
+
+    assert ask("Range: bytes=2-5")[::2] == (206, first[2][2:6])
+    assert ask(f"If-None-Match: {first[1]['etag']}")[0] == 304
+    assert ask("X-Request-Id: abcdefgh12")[1]["x-request-id"] == "abcdefgh12"
+    assert ask("Connection: close")[1].get("connection") == "close"
+    assert ask("connection: keep-alive")[::2] == (200, first[2])
+    assert ask(version="1.0")[::2] == (200, first[2])
+    with httpx.Client() as http:
+        assert http.head(f"{base}/240p/0.m4s").headers["content-length"] == str(len(first[2]))
+        assert http.get(f"{base}/240p/0.m4s?x=1").content == first[2]
+    smuggled = f"GET {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    assert raw(shared, smuggled + b"0\r\n\r\n")[0][::2] == (200, first[2])
+
+
+def test_an_ended_session_is_not_answered_at_once(shared: Server, ready_film: str) -> None:
+    token = Wallet().sign_in(shared.url)
+    started = play(shared, ready_film, token).json()
+    url = started["hls_url"].replace("master.m3u8", "240p/0.m4s")
+    with httpx.Client() as http, shared.client(token) as api:
+        assert [http.get(url).status_code for _ in range(5)] == [200] * 5
+        assert api.delete(f"/api/v1/playback/{started['session_id']}").status_code == 204
+        assert problem(http.get(url)) == (403, "session_revoked")
+
+
+def test_answers_at_once_are_counted(shared: Server, base: str) -> None:
+    label = re.escape('{method="GET",route="/p/{token}/{asset_id}/{rendition}/{n}.m4s",status="200"}')
+
+    def counted() -> float:
+        with shared.admin() as http:
+            found = re.search(rf"sg_http_requests_total{label} ([\d.e+]+)", http.get("/metrics").text)
+        return float(found[1]) if found else 0.0
+
+    with httpx.Client() as http:
+        http.get(f"{base}/240p/1.m4s")
+        before = counted()
+        for _ in range(10):
+            assert http.get(f"{base}/240p/1.m4s").status_code == 200
+    assert counted() == before + 10

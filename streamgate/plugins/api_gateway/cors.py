@@ -13,6 +13,7 @@ from streamgate.runtime.site import Site
 
 ASGI = Callable[[Any, Any, Any], Awaitable[None]]
 
+MEDIA = "/p/"
 METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 REQUEST_HEADERS = (
     "Authorization, Content-Type, If-None-Match, Range, X-Request-Id, Idempotency-Key, Tus-Resumable, Upload-Length, "
@@ -45,7 +46,7 @@ class Cors:
         self._max_age = str(max_age_s).encode()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"].startswith(MEDIA):
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])

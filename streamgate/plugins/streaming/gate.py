@@ -129,6 +129,22 @@ class Gate:
             self._look(session_id)
         return entry.session
 
+    def admits(self, session_id: str, asset_id: str, now: int) -> bool:
+        """Whether the session may be served this moment by what this process knows; it then counts as seen.
+
+        False says nothing: `admit` finds out. ``now``: ms since the epoch.
+        """
+        entry = self._entries.get(session_id)
+        if entry is None or entry.grant.valid_until_ms <= now:
+            return False
+        if entry.session.asset_id != asset_id or entry.session.expires_ms <= now:
+            return False
+        entry.seen_ms = now
+        if now >= entry.renew_ms:
+            entry.renew_ms = now + RENEW_PAUSE_MS
+            self._look(session_id)
+        return True
+
     def begin(self, session: Session, grant: Grant) -> None:
         """Remember the answer that a new session was minted on."""
         now = self.clock.now_ms()

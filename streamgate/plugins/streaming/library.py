@@ -48,12 +48,18 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """Bytes to answer with. ``etag`` with its quotes; ``immutable``: the address always means these bytes."""
+    """Bytes to answer with. ``etag`` with its quotes; ``immutable``: the address always means these bytes.
+
+    ``good_until``: monotonic seconds until which the address may be answered so again without asking, unless the library's
+    ``generation`` changes; ``key``: under which the cache has the bytes, None when they are to be kept as they are.
+    """
 
     data: bytes
     media_type: str
     etag: str
     immutable: bool
+    good_until: float = 0.0
+    key: str | None = None
 
 
 @dataclass(slots=True)
@@ -83,6 +89,8 @@ class Library:
         self._clock = clock
         self._segment_wait_s = segment_wait_s
         self._known: OrderedDict[str, _Known] = OrderedDict()
+        self.generation = 0
+        """Grows when something that was answered before may be different now."""
         self._objects: OrderedDict[tuple[str, str, int], SegmentObject] = OrderedDict()
 
     async def master(self, asset_id: str) -> Body:
@@ -153,9 +161,11 @@ class Library:
 
     async def init(self, asset_id: str, rendition: str) -> Body:
         """A rendition's init segment."""
-        plan = _rendition(await self._presentation(asset_id), rendition)
+        known = await self._presentation(asset_id)
+        plan = _rendition(known, rendition)
         data = await self._hot(plan.init_key, asset_id, lambda: self._blobs.read(plan.init_key))
-        return Body(data, VIDEO if plan.kind == "video" else AUDIO, _etag(plan.init_key), immutable=True)
+        media_type, etag = VIDEO if plan.kind == "video" else AUDIO, _etag(plan.init_key)
+        return Body(data, media_type, etag, immutable=True, good_until=known.until, key=plan.init_key)
 
     async def segment(self, asset_id: str, rendition: str, number: int) -> Body:
         """A segment, from memory, from storage, or made now.
@@ -169,7 +179,8 @@ class Library:
         mark = (known.presentation.plan_id, rendition, number)
         key = f"segment:{known.presentation.plan_id}:{rendition}:{number}"
         data = await self._hot(key, asset_id, lambda: self._load(asset_id, mark))
-        return Body(data, SEGMENT, _etag(f"{key}:{len(data)}"), immutable=True)
+        etag = _etag(f"{key}:{len(data)}")
+        return Body(data, SEGMENT, etag, immutable=True, good_until=known.until, key=key)
 
     async def poster(self, asset_id: str) -> Body:
         """The film's poster."""
@@ -185,12 +196,14 @@ class Library:
 
     async def purged(self, signal: Purge) -> None:
         """Listens: an administrator threw cached answers away."""
+        self.generation += 1
         for asset_id in list(self._known):
             if not signal.tags or f"asset:{asset_id}" in signal.tags:
                 del self._known[asset_id]
 
     async def drop(self, asset_id: str) -> None:
         """Forget a film."""
+        self.generation += 1
         self._known.pop(asset_id, None)
         await self._cache.purge((f"asset:{asset_id}",))
 
@@ -248,9 +261,9 @@ def _rendition(known: _Known, name: str) -> RenditionPlan:
 
 def _playlist(known: _Known, name: str, write: Callable[[], str], media_type: str = PLAYLIST) -> Body:
     body = known.playlists.get(name)
-    if body is None:
-        text = write().encode()
-        body = Body(text, media_type, _etag(text.decode()), immutable=False)
+    if body is None or body.good_until != known.until:
+        data = write().encode() if body is None else body.data
+        body = Body(data, media_type, _etag(data.decode()), immutable=False, good_until=known.until)
         known.playlists[name] = body
     return body
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 from streamgate.contracts.auth import Access, CredentialEnded, PolicyChanged
 from streamgate.contracts.cache import Purge
@@ -19,6 +20,10 @@ from streamgate.ports.storage import BlobStore
 from streamgate.runtime.database import Database
 from streamgate.runtime.site import Site
 from streamgate.runtime.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from streamgate.plugins.streaming.library import Library
+    from streamgate.plugins.streaming.service import PlaybackService
 
 HEARTBEATS_EVERY_S = 5.0
 SWEEP_EVERY_S = 3600.0
@@ -62,6 +67,14 @@ async def setup(context: Context[StreamingSettings]) -> AsyncGenerator[Parts, No
         clock=clock,
     )
     playback: Playback = service
+    media = MediaApp(
+        tokens=tokens,
+        gate=gate,
+        library=library,
+        cache=context.need(Cache),
+        clock=clock,
+        metrics=context.need(Metrics),
+    )
 
     async with (
         every(HEARTBEATS_EVERY_S, service.write_heartbeats, name="playback heartbeats"),
@@ -70,19 +83,23 @@ async def setup(context: Context[StreamingSettings]) -> AsyncGenerator[Parts, No
         yield Parts(
             provides={Playback: playback},
             routes=controllers(playback),
-            mounts={"/p/": MediaApp(tokens=tokens, gate=gate, library=library, clock=clock)},
-            listens={
-                CredentialEnded: service.credential_ended,
-                AssetChanged: service.asset_changed,
-                AssetDeleted: service.asset_deleted,
-                PolicyChanged: service.policy_changed,
-                SessionEnded: service.session_ended,
-                MediaReplaced: library.media_replaced,
-                Purge: library.purged,
-            },
+            mounts={"/p/": media},
+            listens=_listeners(service, library),
         )
         await service.write_heartbeats()
         await gate.close()
+
+
+def _listeners(service: PlaybackService, library: Library) -> dict[type, Callable[[Any], Awaitable[None]]]:
+    return {
+        CredentialEnded: service.credential_ended,
+        AssetChanged: service.asset_changed,
+        AssetDeleted: service.asset_deleted,
+        PolicyChanged: service.policy_changed,
+        SessionEnded: service.session_ended,
+        MediaReplaced: library.media_replaced,
+        Purge: library.purged,
+    }
 
 
 plugin = Plugin(
