@@ -135,11 +135,15 @@ class LeafResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DecisionRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """May ``account`` watch ``asset_id`` under ``policy_id``? ``policy_id`` None: nobody may."""
+    """May ``account`` watch ``asset_id`` under ``policy_id``? ``policy_id`` None: nobody may.
+
+    ``token_ids``: the tokens that the viewer names (decimal); under a policy with seats no others are looked at.
+    """
 
     account: str | None
     asset_id: str
     policy_id: str | None
+    token_ids: tuple[str, ...] = ()
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,6 +151,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
     ``valid_until_ms``: wall time (ms since the epoch) until which ``allow`` may be served on: the moment the chain
     head used was read plus the policy's ``ttl_s``. ``max_staleness_s``: how long a loss may go unnoticed.
+    ``tokens`` (CAIP-19): what is watched with, where each has only so many seats (``seats_per_token``).
     """
 
     outcome: Literal["allow", "deny", "unknown"]
@@ -154,6 +159,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     policy_version: int
     valid_until_ms: int
     max_staleness_s: float
+    tokens: tuple[str, ...] = ()
+    seats_per_token: int | None = None
 
 
 class EvaluationRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -12,10 +12,15 @@ from streamgate.domain.identity import Caller, Role
 
 
 class PlaybackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Hints of the viewer; they only narrow what is looked at and are verified. ``takeover`` ends the oldest stream."""
+    """Hints of the viewer; they only narrow what is looked at and are verified.
+
+    ``token_ids`` (at most 16, decimal): the tokens to watch with, where the policy has seats. ``takeover``: end the oldest
+    stream (or whoever sits on the seat) where there is no room left.
+    """
 
     wallet: str | None = None
     takeover: bool = False
+    token_ids: tuple[str, ...] = ()
 
 
 class PlaybackStarted(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +73,7 @@ class Playback(Protocol):
 
         Raises `NotFound` (not listed), `Unauthenticated` (nobody is signed in and the film is not public),
         `NotEntitled` with the leaves, `ChainUnavailable` when the answer is unknown, `Conflict` when the film is
-        not playable yet.
+        not playable yet, `TooManyStreams` or `SeatInUse` (with ``sessions``) when there is no room and no ``takeover``.
         """
         ...
 

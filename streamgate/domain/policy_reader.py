@@ -34,6 +34,7 @@ MAX_TOKEN_IDS_OF_ALL = 1024
 """Token ids that all leaves of a policy may name together."""
 SHORTEST_TTL_S = 1
 LONGEST_TTL_S = 600
+MOST_SEATS = 100
 FINALITIES = ("latest", "safe", "finalized")
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}\Z")
@@ -72,8 +73,8 @@ class _Reader:
             self.wrong(f"{at}/expr", "is missing: it says who may watch")
             return None
         root = self.node(members["expr"], f"{at}/expr", 1, at)
-        ttl_s, finality = self._options(members.get("options", {}), f"{at}/options")
-        return None if root is None else Policy(root, ttl_s, finality)
+        ttl_s, finality, seats = self._options(members.get("options", {}), f"{at}/options")
+        return None if root is None else Policy(root, ttl_s, finality, seats)
 
     def node(self, value: object, at: str, depth: int, base: str) -> Node | None:
         if depth > MAX_DEPTH:
@@ -220,18 +221,23 @@ class _Reader:
         if self._token_ids > MAX_TOKEN_IDS_OF_ALL:
             self.wrong(at, f"is too much: all rules together may name at most {MAX_TOKEN_IDS_OF_ALL} token ids")
 
-    def _options(self, value: object, at: str) -> tuple[int | None, str]:
-        members = self._object(value, at, {"ttl_s", "finality"}) or {}
-        ttl_s = members.get("ttl_s")
-        if ttl_s is not None and (
-            not isinstance(ttl_s, int) or isinstance(ttl_s, bool) or not SHORTEST_TTL_S <= ttl_s <= LONGEST_TTL_S
-        ):
-            self.wrong(f"{at}/ttl_s", f"must be a whole number of seconds from {SHORTEST_TTL_S} to {LONGEST_TTL_S}")
-            ttl_s = None
+    def _options(self, value: object, at: str) -> tuple[int | None, str, int | None]:
+        members = self._object(value, at, {"ttl_s", "finality", "seats_per_token"}) or {}
+        ttl_s = self._whole(members.get("ttl_s"), SHORTEST_TTL_S, LONGEST_TTL_S, f"{at}/ttl_s", "number of seconds")
+        seats = self._whole(members.get("seats_per_token"), 1, MOST_SEATS, f"{at}/seats_per_token", "number")
         finality = members.get("finality", "latest")
         if finality not in FINALITIES:
             self.wrong(f"{at}/finality", f"must be one of: {', '.join(FINALITIES)}")
-        return ttl_s, str(finality)
+        return ttl_s, str(finality), seats
+
+    def _whole(self, value: object, least: int, most: int, at: str, of_what: str) -> int | None:
+        """A whole number within bounds; None when there is none, or a wrong one."""
+        if value is None:
+            return None
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            self.wrong(at, f"must be a whole {of_what} from {least} to {most}")
+            return None
+        return value
 
     def _object(self, value: object, at: str, known: set[str]) -> dict[str, Any] | None:
         if not isinstance(value, dict):

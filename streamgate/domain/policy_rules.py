@@ -109,11 +109,15 @@ Node = AnyOf | AllOf | AtLeast | Not | Leaf
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A parsed document. ``ttl_s`` None: the installation's default. ``finality``: which block is read."""
+    """A parsed document. ``ttl_s`` None: the installation's default. ``finality``: which block is read.
+
+    ``seats_per_token``: how many may watch at a time with one ERC-721 token, which viewers then name; None: any number.
+    """
 
     root: Node
     ttl_s: int | None
     finality: str
+    seats_per_token: int | None = None
 
     def leaves(self) -> Iterator[Leaf]:
         """Every leaf, in the order of the document."""

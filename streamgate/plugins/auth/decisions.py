@@ -15,10 +15,10 @@ from streamgate.domain import policy as rules
 from streamgate.domain.clock import Clock
 from streamgate.domain.errors import ChainUnavailable, ValidationFailed
 from streamgate.domain.identity import Caller, Role
-from streamgate.domain.policy import Allowlist, Holding, Leaf, Policy, TimeWindow, Truth
+from streamgate.domain.policy import Allowlist, Erc721, Holding, Leaf, Policy, TimeWindow, Truth
 from streamgate.plugins.auth.accounts import wallet_of
 from streamgate.plugins.auth.chain_reads import ChainReads
-from streamgate.plugins.auth.findings import Finding, contract_of, held, in_window, listed, need_of, reads_of
+from streamgate.plugins.auth.findings import Finding, contract_of, held, in_window, listed, narrowed, need_of, reads_of
 from streamgate.plugins.auth.policies import PolicyShelf
 from streamgate.plugins.auth.store import StoredPolicy
 from streamgate.ports.chain import Head
@@ -53,7 +53,8 @@ class Judge:
                 max_staleness_s=self._default_ttl_s,
             )
         policy = self._parse(stored)
-        truth, findings = await self._evaluate(policy, wallet, None)
+        named = frozenset(int(token) for token in request.token_ids) if policy.seats_per_token else None
+        truth, findings = await self._evaluate(policy, wallet, None, named)
         ttl_s = policy.ttl_s or self._default_ttl_s
         return Decision(
             outcome=_outcome(truth),
@@ -61,6 +62,8 @@ class Judge:
             policy_version=stored.version,
             valid_until_ms=_valid_until(now, ttl_s, findings),
             max_staleness_s=ttl_s,
+            tokens=_tokens(findings) if policy.seats_per_token else (),
+            seats_per_token=policy.seats_per_token,
         )
 
     async def evaluate(self, caller: Caller, request: EvaluationRequest) -> Evaluation:
@@ -81,19 +84,33 @@ class Judge:
         truth, findings = await self._evaluate(policy, wallet, request.block)
         return Evaluation(decision=_outcome(truth), leaves=_results(findings), warnings=policy.warnings())
 
-    async def _evaluate(self, policy: Policy, wallet: str, block: int | None) -> tuple[Truth, dict[Leaf, Finding]]:
-        """The policy's value and what was found of each leaf; one block per chain for all of them."""
+    async def _evaluate(
+        self, policy: Policy, wallet: str, block: int | None, named: frozenset[int] | None = None
+    ) -> tuple[Truth, dict[Leaf, Finding]]:
+        """The policy's value and what was found of each leaf; one block per chain for all of them.
+
+        ``named``: the only ERC-721 tokens that count; None: every one does.
+        """
         tag = policy.finality if block is None else hex(block)
         leaves = list(dict.fromkeys(policy.leaves()))
         holdings: dict[str, list[Holding]] = {}
+        asked_for: dict[Leaf, Holding | None] = {}
         for leaf in leaves:
             if isinstance(leaf, Holding):
-                holdings.setdefault(leaf.chain, []).append(leaf)
-        read = await asyncio.gather(*(self._on_chain(chain, tag, asked, wallet) for chain, asked in holdings.items()))
+                asked_for[leaf] = leaf if named is None or not isinstance(leaf, Erc721) else narrowed(leaf, named)
+        for asked in asked_for.values():
+            if asked is not None:
+                holdings.setdefault(asked.chain, []).append(asked)
+        read = await asyncio.gather(*(self._on_chain(chain, tag, part, wallet) for chain, part in holdings.items()))
         owned = {leaf: finding for chain in read for leaf, finding in chain.items()}
-        findings = {
-            leaf: owned[leaf] if isinstance(leaf, Holding) else self._off_chain(leaf, wallet) for leaf in leaves
-        }
+        findings: dict[Leaf, Finding] = {}
+        for leaf in leaves:
+            if not isinstance(leaf, Holding):
+                findings[leaf] = self._off_chain(leaf, wallet)
+            elif (asked := asked_for[leaf]) is not None:
+                findings[leaf] = owned[asked]
+            else:
+                findings[leaf] = Finding(False, need_of(leaf), "name the tokens that you watch with (token_ids)")
         return rules.evaluate(policy.root, lambda leaf: findings[leaf].truth), findings
 
     def _off_chain(self, leaf: Allowlist | TimeWindow, wallet: str) -> Finding:
@@ -148,6 +165,16 @@ def _wallet(account: str | None) -> str | None:
 
 def _outcome(truth: Truth) -> Outcome:
     return _NAMES[truth]
+
+
+def _tokens(findings: dict[Leaf, Finding]) -> tuple[str, ...]:
+    """The tokens that the viewer watches with, as CAIP-19 names them."""
+    return tuple(
+        f"{leaf.chain}/erc721:{leaf.contract}/{token}"
+        for leaf, found in findings.items()
+        if isinstance(leaf, Erc721) and found.truth
+        for token in found.owned
+    )
 
 
 def _results(findings: dict[Leaf, Finding]) -> tuple[LeafResult, ...]:

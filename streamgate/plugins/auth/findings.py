@@ -8,7 +8,7 @@ mistakes of the policy and no ground for any answer: unknown, never a zero.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from streamgate.domain.clock import instant
 from streamgate.domain.policy import Allowlist, Erc20, Erc721, Erc1155, Holding, Native, TimeWindow, Truth, at_least
@@ -20,12 +20,16 @@ SHOWN_IDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found of a leaf. ``need`` and ``have`` are for people: ``have`` is the number held, where it is known."""
+    """What was found of a leaf. ``need`` and ``have`` are for people: ``have`` is the number held, where it is known.
+
+    ``owned``: which of the ids that an ERC-721 leaf names are the wallet's.
+    """
 
     truth: Truth
     need: str
     have: str
     head: Head | None = None
+    owned: tuple[int, ...] = ()
 
 
 def listed(leaf: Allowlist, wallet: str) -> Finding:
@@ -43,6 +47,12 @@ def in_window(leaf: TimeWindow, now: int) -> Finding:
         if ms is not None
     ]
     return Finding(inside, " ".join(bounds), f"now {instant(now).isoformat(timespec='seconds')}")
+
+
+def narrowed(leaf: Erc721, named: frozenset[int]) -> Erc721 | None:
+    """The leaf over the tokens that the viewer names, of those that it accepts; None when that cannot be enough."""
+    ids = tuple(sorted(token for token in named if not leaf.token_ids or token in leaf.token_ids))
+    return replace(leaf, token_ids=ids) if len(ids) >= leaf.minimum else None
 
 
 def contract_of(leaf: Holding) -> bytes | None:
@@ -70,9 +80,9 @@ def held(leaf: Holding, wallet: str, answers: Mapping[Read, Answer], head: Head)
     if isinstance(leaf, Erc721) and leaf.token_ids:
         if any(_is_strange(answer) for answer in given):
             return _strange(leaf, head)
-        owned = sum(address(answer) == wallet for answer in given)
-        truth = at_least(leaf.minimum, owned, len(unread))
-        return Finding(truth, need, unread[0].why if truth is None else f"{owned} of them", head)
+        owned = tuple(token for token, answer in zip(leaf.token_ids, given, strict=True) if address(answer) == wallet)
+        truth = at_least(leaf.minimum, len(owned), len(unread))
+        return Finding(truth, need, unread[0].why if truth is None else f"{len(owned)} of them", head, owned)
     if unread:
         return Finding(None, need, unread[0].why, head)
     number = uint(given[0])

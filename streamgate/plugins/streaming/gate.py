@@ -8,6 +8,7 @@ renewed in the background. Whatever cannot be read means no: 503, never bytes.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,6 +16,7 @@ import msgspec
 
 from streamgate.contracts.auth import Access, Decision, DecisionRequest
 from streamgate.contracts.metadata import AssetAccess, Catalog
+from streamgate.contracts.streaming import SessionEnded
 from streamgate.domain import deadline
 from streamgate.domain.asset import Visibility
 from streamgate.domain.clock import Clock
@@ -32,8 +34,11 @@ from streamgate.domain.errors import (
 )
 from streamgate.domain.identity import Caller, Role
 from streamgate.plugins.streaming import store
+from streamgate.plugins.streaming.places import Places
 from streamgate.plugins.streaming.store import Session
+from streamgate.ports.bus import Bus
 from streamgate.runtime.database import Database
+from streamgate.runtime.events import send_signal
 
 KEPT_AFTER_S = 600
 RENEW_PAUSE_MS = 1000
@@ -43,11 +48,17 @@ LOOK_S = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A yes. ``valid_until_ms``: until when it may be served on. ``max_staleness_s``: how late a loss may be noticed."""
+    """A yes. ``valid_until_ms``: until when it may be served on. ``max_staleness_s``: how late a loss may be noticed.
+
+    ``tokens``: what is watched with, each having ``seats``. ``limited``: whether the account's limit of streams counts.
+    """
 
     valid_until_ms: int
     max_staleness_s: float
     policy_id: str | None
+    tokens: tuple[str, ...] = ()
+    seats: int | None = None
+    limited: bool = True
 
 
 @dataclass(slots=True)
@@ -83,17 +94,19 @@ class Gate:
     clock: Clock
     ttl_s: float
     outcomes: Outcomes
+    places: Places
+    bus: Bus
     _entries: dict[str, Entry] = field(default_factory=dict)
     _looks: dict[str, asyncio.Task[Entry]] = field(default_factory=dict)
     _stale: set[str] = field(default_factory=set)
 
-    async def decide(self, caller: Caller, film: AssetAccess) -> Grant:
+    async def decide(self, caller: Caller, film: AssetAccess, token_ids: tuple[str, ...] = ()) -> Grant:
         """The gate's answer for somebody who wants to begin.
 
         Raises `NotFound` (not listed), `Unauthenticated`, `NotEntitled` (with leaves), `ChainUnavailable`.
         """
         now = self.clock.now_ms()
-        plain = Grant(now + int(self.ttl_s * 1000), self.ttl_s, None)
+        plain = Grant(now + int(self.ttl_s * 1000), self.ttl_s, None, limited=not caller.owns(film.owner))
         if film.visibility is Visibility.PUBLIC or caller.owns(film.owner):
             return plain
         if film.visibility is Visibility.PRIVATE:
@@ -102,7 +115,9 @@ class Gate:
             raise Unauthenticated(
                 "This film is for those who hold what its policy asks for. Sign in with your wallet first."
             )
-        request = DecisionRequest(account=caller.account, asset_id=film.id, policy_id=film.policy_id)
+        request = DecisionRequest(
+            account=caller.account, asset_id=film.id, policy_id=film.policy_id, token_ids=token_ids
+        )
         decision = await self.access.decide(request)
         return _grant(decision, film.policy_id)
 
@@ -114,7 +129,7 @@ class Gate:
         """
         now = self.clock.now_ms()
         entry = self._entries.get(session_id)
-        if entry is None or entry.grant.valid_until_ms <= now:
+        if entry is None or entry.grant.valid_until_ms <= now or self.places.is_idle(entry.seen_ms, now):
             entry = await asyncio.shield(self._look(session_id))
             now = self.clock.now_ms()
             if entry.grant.valid_until_ms <= now:
@@ -135,7 +150,7 @@ class Gate:
         False says nothing: `admit` finds out. ``now``: ms since the epoch.
         """
         entry = self._entries.get(session_id)
-        if entry is None or entry.grant.valid_until_ms <= now:
+        if entry is None or entry.grant.valid_until_ms <= now or self.places.is_idle(entry.seen_ms, now):
             return False
         if entry.session.asset_id != asset_id or entry.session.expires_ms <= now:
             return False
@@ -145,10 +160,33 @@ class Gate:
             self._look(session_id)
         return True
 
+    async def settle(self, session: Session, grant: Grant, *, takeover: bool, new: bool = False) -> None:
+        """Give a session its place, and its row when it is ``new``; raises `TooManyStreams` or `SeatInUse`."""
+        async with self.database.write() as tx:
+            if new:
+                await store.add(tx, session)
+            ended = await self.places.take(
+                tx,
+                session,
+                grant.tokens,
+                grant.seats,
+                now_ms=self.clock.now_ms(),
+                last_seen=self.last_seen,
+                takeover=takeover,
+                limited=grant.limited,
+            )
+        await self.tell_ended(ended)
+
     def begin(self, session: Session, grant: Grant) -> None:
         """Remember the answer that a new session was minted on."""
         now = self.clock.now_ms()
         self._entries[session.id] = Entry(session, grant, now, now, now)
+
+    async def tell_ended(self, session_ids: Iterable[str]) -> None:
+        """Have every process drop sessions whose rows were ended."""
+        for session_id in session_ids:
+            self.forget(session_id)
+            await send_signal(self.bus, SessionEnded(session_id=session_id))
 
     def forget(self, session_id: str) -> None:
         """Look anew before the session is served again."""
@@ -247,7 +285,7 @@ class Gate:
         film = await self.catalog.access(session.asset_id)
         caller = Caller(account=session.account, role=session.role)
         try:
-            grant = await self.decide(caller, film)
+            grant = await self.decide(caller, film, session.token_ids)
         except NotEntitled as lost:
             raise EntitlementLost(
                 "Your wallet does not hold any more what this film's policy asks for.", extra=lost.extra
@@ -255,6 +293,9 @@ class Gate:
         except (NotFound, Unauthenticated):
             raise SessionRevoked("This film is not open to this session any more.") from None
         seen = known.seen_ms if known else looked_at
+        if self.places.is_idle(max(session.last_seen_ms, known.seen_ms if known else 0), looked_at):
+            await self.settle(session, grant, takeover=False)
+            seen = looked_at
         return Entry(session, grant, looked_at, seen, known.written_ms if known else session.last_seen_ms)
 
 
@@ -265,7 +306,13 @@ _KEEPS = (Unavailable, DeadlineExceeded)
 def _grant(decision: Decision, policy_id: str | None) -> Grant:
     leaves = {"leaves": msgspec.to_builtins(decision.leaves)}
     if decision.outcome == "allow":
-        return Grant(decision.valid_until_ms, decision.max_staleness_s, policy_id)
+        return Grant(
+            decision.valid_until_ms,
+            decision.max_staleness_s,
+            policy_id,
+            tokens=decision.tokens,
+            seats=decision.seats_per_token,
+        )
     if decision.outcome == "deny":
         raise NotEntitled("Your wallet does not hold what this film's policy asks for; see leaves.", extra=leaves)
     raise ChainUnavailable(

@@ -37,6 +37,7 @@ async def setup(context: Context[StreamingSettings]) -> AsyncGenerator[Parts, No
     from streamgate.plugins.streaming.http import controllers
     from streamgate.plugins.streaming.library import Library
     from streamgate.plugins.streaming.media_app import MediaApp
+    from streamgate.plugins.streaming.places import Places
     from streamgate.plugins.streaming.service import PlaybackService
     from streamgate.plugins.streaming.tokens import PlaybackTokens, load_keys
     from streamgate.runtime.background import every
@@ -45,7 +46,8 @@ async def setup(context: Context[StreamingSettings]) -> AsyncGenerator[Parts, No
     catalog, access, database = context.need(Catalog), context.need(Access), context.need(Database)
     tokens = PlaybackTokens(load_keys(settings.playback_keys_file, site.data_dir))
     counters = PlaybackCounters(context.need(Metrics).registry, lambda: gate.live(settings.idle_s))
-    gate = Gate(catalog, access, database, clock, settings.ttl_s, counters)
+    places = Places(most=settings.max_streams, idle_ms=int(settings.idle_s * 1000))
+    gate = Gate(catalog, access, database, clock, settings.ttl_s, counters, places, context.need(Bus))
     library = Library(
         transcoding=context.need(Transcoding),
         catalog=catalog,
@@ -62,7 +64,6 @@ async def setup(context: Context[StreamingSettings]) -> AsyncGenerator[Parts, No
         catalog=catalog,
         access=access,
         database=database,
-        bus=context.need(Bus),
         site=site,
         clock=clock,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from streamgate.contracts.auth import Access, CredentialEnded, PolicyChanged
 from streamgate.contracts.metadata import AssetAccess, AssetChanged, AssetDeleted, Catalog
 from streamgate.contracts.streaming import PlaybackPage, PlaybackRequest, PlaybackStarted, PlaybackView, SessionEnded
@@ -15,12 +17,12 @@ from streamgate.plugins.streaming.library import Library
 from streamgate.plugins.streaming.settings import StreamingSettings
 from streamgate.plugins.streaming.store import Session
 from streamgate.plugins.streaming.tokens import PlaybackTokens
-from streamgate.ports.bus import Bus
 from streamgate.runtime.database import Database
-from streamgate.runtime.events import send_signal
 from streamgate.runtime.site import Site
 
 MAX_LISTED = 100
+MAX_TOKENS = 16
+_TOKEN_ID = re.compile(r"(0|[1-9][0-9]{0,77})\Z")
 KEPT_AFTER_END_S = 24 * 3600
 
 
@@ -37,7 +39,6 @@ class PlaybackService:
         catalog: Catalog,
         access: Access,
         database: Database,
-        bus: Bus,
         site: Site,
         clock: Clock,
     ) -> None:
@@ -48,7 +49,6 @@ class PlaybackService:
         self._catalog = catalog
         self._access = access
         self._database = database
-        self._bus = bus
         self._site = site
         self._clock = clock
 
@@ -60,12 +60,11 @@ class PlaybackService:
         credential = (caller.session_id, caller.key_id)
         if any(credential) and not await self._access.credential_live(*credential):
             raise Unauthenticated("This session was signed out. Sign in again.")
-        grant = await self._gate.decide(caller, film)
+        grant = await self._gate.decide(caller, film, request.token_ids)
         if not film.playable:
             raise Conflict("The film is not playable yet. Try again in a moment.")
-        session = self._new_session(caller, film)
-        async with self._database.write() as tx:
-            await store.add(tx, session)
+        session = self._new_session(caller, film, request)
+        await self._gate.settle(session, grant, takeover=request.takeover, new=True)
         self._gate.begin(session, grant)
         base = (
             f"{self._site.media_url}/p/{self._tokens.mint(session.id, asset_id, session.expires_ms // 1000)}/{asset_id}"
@@ -144,18 +143,18 @@ class PlaybackService:
     async def _end(self, **which: str | None) -> None:
         async with self._database.write() as tx:
             ended = await store.end(tx, self._clock.now_ms(), **which)
-        for session_id in ended:
-            self._gate.forget(session_id)
-            await send_signal(self._bus, SessionEnded(session_id=session_id))
+        await self._gate.tell_ended(ended)
 
     def _check_hint(self, caller: Caller, request: PlaybackRequest) -> None:
+        if len(request.token_ids) > MAX_TOKENS or not all(_TOKEN_ID.match(token) for token in request.token_ids):
+            raise ValidationFailed(f"token_ids must be at most {MAX_TOKENS} decimal numbers.").at("/token_ids")
         if request.wallet is None:
             return
         address = request.wallet.rpartition(":")[2].lower()
         if caller.account is None or caller.account.rpartition(":")[2].lower() != address:
             raise ValidationFailed("wallet must be one that you signed in with.").at("/wallet")
 
-    def _new_session(self, caller: Caller, film: AssetAccess) -> Session:
+    def _new_session(self, caller: Caller, film: AssetAccess, request: PlaybackRequest) -> Session:
         now = self._clock.now_ms()
         life_s = max(self._settings.session_min_s, 3 * (film.duration or 0.0))
         life_s = min(life_s, self._settings.session_max_s)
@@ -170,4 +169,5 @@ class PlaybackService:
             created_ms=now,
             last_seen_ms=now,
             expires_ms=expires_ms - expires_ms % 1000,
+            token_ids=request.token_ids,
         )

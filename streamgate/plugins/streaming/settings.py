@@ -15,6 +15,12 @@ class StreamingSettings(BaseModel):
     idle_s: float = Field(
         90.0, gt=0, le=3600, description="Seconds without a request after which a session counts as idle."
     )
+    max_streams: int = Field(
+        10,
+        ge=0,
+        le=10_000,
+        description="Streams that one account may have at a time, of films that are not its own; 0: any number.",
+    )
     session_min_s: int = Field(
         6 * 3600, ge=60, le=24 * 3600, description="A playback URL lives at least this long, or three times the film."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from streamgate.domain.identity import Role
-from streamgate.plugins.streaming.tables import sessions
+from streamgate.plugins.streaming.tables import seats, sessions
 from streamgate.runtime.database import Transaction
 
 
@@ -78,6 +78,25 @@ async def live(connection: AsyncConnection, account: str, now_ms: int, limit: in
     return [_session(row) for row in rows]
 
 
+async def seated(connection: AsyncConnection, token: str, now_ms: int) -> list[Session]:
+    """The sessions that watch with a token and can still play."""
+    rows = await connection.execute(
+        select(sessions)
+        .join(seats, seats.c.session_id == sessions.c.id)
+        .where(seats.c.token == token, sessions.c.ended_ms.is_(None), sessions.c.expires_ms > now_ms)
+    )
+    return [_session(row) for row in rows]
+
+
+async def sit(tx: Transaction, session_id: str, tokens: Iterable[str], now_ms: int) -> None:
+    """The session watches with exactly these tokens; it is seen now."""
+    await tx.execute(delete(seats).where(seats.c.session_id == session_id))
+    rows = [{"token": token, "session_id": session_id, "taken_ms": now_ms} for token in dict.fromkeys(tokens)]
+    if rows:
+        await tx.execute(insert(seats), rows)
+    await tx.execute(update(sessions).where(sessions.c.id == session_id).values(last_seen_ms=now_ms))
+
+
 async def end(tx: Transaction, now_ms: int, **which: str | None) -> list[str]:
     """End the sessions whose columns equal ``which`` (at least one value); ids of those that had not ended yet."""
     wanted: list[ColumnElement[bool]] = [
@@ -102,5 +121,7 @@ async def seen(tx: Transaction, moments: Mapping[str, int]) -> None:
 
 async def delete_expired(tx: Transaction, before_ms: int) -> int:
     """Forget sessions whose hard end lies before ``before_ms``."""
+    over = select(sessions.c.id).where(sessions.c.expires_ms < before_ms)
+    await tx.execute(delete(seats).where(seats.c.session_id.in_(over)))
     done = await tx.execute(delete(sessions).where(sessions.c.expires_ms < before_ms))
     return int(done.rowcount)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from streamgate.adapters.bus_memory import MemoryBus
 from streamgate.contracts.auth import Decision, DecisionRequest, LeafResult
 from streamgate.contracts.metadata import AssetAccess
 from streamgate.domain.asset import Visibility
@@ -24,6 +25,7 @@ from streamgate.domain.errors import (
 from streamgate.domain.identity import ANONYMOUS, Caller, Prefix, Role, new_id
 from streamgate.plugins.streaming import store
 from streamgate.plugins.streaming.gate import Gate
+from streamgate.plugins.streaming.places import Places
 from streamgate.plugins.streaming.store import Session
 from streamgate.runtime.database import Database
 from tests.support.clock import FakeClock
@@ -85,7 +87,7 @@ def world(clock: FakeClock) -> World:
 
 @pytest.fixture
 def gate(world: World, database: Database, clock: FakeClock) -> Gate:
-    return Gate(world, world, database, clock, float(TTL_S), world)  # type: ignore[arg-type]
+    return Gate(world, world, database, clock, float(TTL_S), world, Places(2, 90_000), MemoryBus())  # type: ignore[arg-type]
 
 
 async def session(
