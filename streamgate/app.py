@@ -23,6 +23,7 @@ from streamgate.runtime.connection import AtOnce, bounded
 from streamgate.runtime.health import HealthBoard
 from streamgate.runtime.site import Site
 from streamgate.runtime.telemetry import Metrics
+from streamgate.runtime.vitals import Vitals
 from streamgate.settings import CoreSettings
 
 CUT_OFF_S = 3.0
@@ -68,6 +69,8 @@ class Running:
         self.site = site_of(settings, service)
         self.board = HealthBoard(service, __version__, self.clock)
         self.metrics = Metrics(service, __version__)
+        self.vitals = Vitals(self.site.data_dir, self.metrics)
+        self.board.add("process", self.vitals.health)
         self.draining = asyncio.Event()
         self.ready = False
         self.assembled: Assembled
@@ -88,6 +91,7 @@ class Running:
             self.assembled = await stack.enter_async_context(host.running())
             await self._connect(opening, stack)
             self._build_app(opening)
+            await stack.enter_async_context(self.vitals.measuring())
             yield self
 
     async def _connect(self, opening: Opening, stack: AsyncExitStack) -> None:

@@ -97,6 +97,23 @@ def migrate(config_file: Path | None, data_dir: Path | None) -> None:
 
 
 @main.command()
+@config_option
+@data_dir_option
+def doctor(config_file: Path | None, data_dir: Path | None) -> None:
+    """Examine this machine and this configuration; says what to do about what does not work. Exits with 1 when something fails.
+
+    \b
+    Example:
+      streamgate doctor
+    """
+    from streamgate.commands import doctor as examination
+
+    examination.quiet()
+    if not examination.run(config_file, {"data_dir": data_dir} if data_dir else {}):
+        sys.exit(1)
+
+
+@main.command()
 def plugins() -> None:
     """List the installed plugins: what each provides and requires.
 

@@ -118,6 +118,12 @@ async def _open_outbox(o: Opening) -> Any:
     return Outbox(o.opened[DATABASE], o.opened[BUS], o.clock)
 
 
+async def _open_schedules(o: Opening) -> Any:
+    from streamgate.runtime.schedules import Schedules
+
+    return Schedules(o.opened[DATABASE], o.clock, o.site.service)
+
+
 SANDBOX = "streamgate.media.sandbox:Sandbox"
 DATABASE = "streamgate.runtime.database:Database"
 BUS = "streamgate.ports.bus:Bus"
@@ -134,6 +140,7 @@ OPENERS: dict[str, tuple[Callable[[Opening], Awaitable[Any]], tuple[str, ...]]] 
     "streamgate.ports.limiter:Limiter": (_open_limiter, ()),
     "streamgate.runtime.jobs:Jobs": (_open_jobs, (DATABASE, BUS)),
     OUTBOX: (_open_outbox, (DATABASE, BUS)),
+    "streamgate.runtime.schedules:Schedules": (_open_schedules, (DATABASE,)),
 }
 """What the process can give to plugins: dotted name → how it is opened, and what must be open before. Opened in this order
 and only when a plugin requires it; closed in the opposite order."""

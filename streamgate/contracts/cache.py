@@ -38,6 +38,27 @@ class PurgeResult(msgspec.Struct, frozen=True):
     purged: int
 
 
+class WarmRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Films to bring into the cache: playlists, init segments and the first ``segments`` (1 to 20) of each rendition."""
+
+    asset_ids: tuple[str, ...]
+    segments: int = 2
+
+
+class WarmResult(msgspec.Struct, frozen=True):
+    """How many films are being warmed; every process that serves media does it in the background."""
+
+    asked: int
+
+
+@signal("cache.warm")
+class Warm(msgspec.Struct, frozen=True):
+    """Every process that serves media brings these films into its cache; what is not encoded is left alone."""
+
+    asset_ids: tuple[str, ...]
+    segments: int
+
+
 @signal("cache.purge")
 class Purge(msgspec.Struct, frozen=True):
     """Every process drops what carries one of the tags; no tags: everything."""
@@ -45,7 +66,7 @@ class Purge(msgspec.Struct, frozen=True):
     tags: tuple[str, ...]
 
 
-@contract(service="cache", routes=("/api/v1/cache/stats", "/api/v1/cache/purge"))
+@contract(service="cache", routes=("/api/v1/cache/stats", "/api/v1/cache/purge", "/api/v1/cache/warm"))
 class CachePolicy(Protocol):
     """What is cached, and throwing it away."""
 
@@ -57,4 +78,9 @@ class CachePolicy(Protocol):
     @user(Role.ADMIN)
     async def purge(self, caller: Caller, request: PurgeRequest) -> PurgeResult:
         """Drop entries by tag, here and (by the signal `Purge`) in every process."""
+        ...
+
+    @user(Role.ADMIN)
+    async def warm(self, caller: Caller, request: WarmRequest) -> WarmResult:
+        """Have the beginnings of films brought into the caches (by the signal `Warm`); `ValidationFailed` for wrong ids."""
         ...

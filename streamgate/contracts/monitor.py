@@ -13,8 +13,11 @@ Condition = Literal["ok", "degraded", "down"]
 
 
 class CheckResult(msgspec.Struct, frozen=True):
+    """One check. The names of ``values`` end in their unit (``_s``, ``_bytes``) unless they count."""
+
     status: Condition
     detail: str = ""
+    values: dict[str, float] = {}
 
 
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):

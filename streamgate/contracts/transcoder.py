@@ -129,6 +129,10 @@ class Transcoding(Protocol):
         """
         ...
 
+    async def stored(self, asset_id: str, rendition: str, number: int) -> SegmentObject | None:
+        """As `ensure`, but None for a segment that is not encoded: nothing is asked for and nothing waited for."""
+        ...
+
     async def sheet(self, asset_id: str, number: int) -> SegmentObject:
         """Sheet ``number`` (from 0) of the film's storyboard, made now if it is missing; raises as `ensure`."""
         ...

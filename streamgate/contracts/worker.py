@@ -57,6 +57,24 @@ class JobQuery(msgspec.Struct, frozen=True, kw_only=True):
     cursor: str | None = None
 
 
+class Schedule(msgspec.Struct, frozen=True, kw_only=True):
+    """Periodic work of a service and its last run. ``last_error`` null when that succeeded; durations in seconds."""
+
+    service: str
+    name: str
+    every_s: float
+    runs: int
+    failures: int
+    last_started_at: datetime
+    last_took_s: float
+    last_error: str | None
+
+
+class SchedulePage(msgspec.Struct, frozen=True):
+    items: tuple[Schedule, ...]
+    next_cursor: str | None = None
+
+
 @contract(
     service="worker",
     routes=(
@@ -64,6 +82,7 @@ class JobQuery(msgspec.Struct, frozen=True, kw_only=True):
         "/api/v1/jobs/{job_id}",
         "/api/v1/jobs/{job_id}/retry",
         "/api/v1/jobs/{job_id}/cancel",
+        "/api/v1/schedules",
     ),
 )
 class Work(Protocol):
@@ -87,4 +106,9 @@ class Work(Protocol):
     @user(Role.CREATOR)
     async def cancel(self, caller: Caller, job_id: str) -> Job:
         """Cancel a job; a running one is told at its next heartbeat. Idempotent; `Conflict` once it is done or failed."""
+        ...
+
+    @user(Role.ADMIN)
+    async def schedules(self, caller: Caller) -> SchedulePage:
+        """Sweeps and upkeep of every service of this installation, with their last runs."""
         ...

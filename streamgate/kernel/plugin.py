@@ -14,10 +14,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The outcome of one health check: ``ok``, ``degraded`` or ``down``, and a sentence for administrators."""
+    """The outcome of one health check: ``ok``, ``degraded`` or ``down``, a sentence for administrators, and what was measured.
+
+    The names of ``values`` end in their unit (``_s``, ``_bytes``) unless they count.
+    """
 
     status: str
     detail: str = ""
+    values: Mapping[str, float] = field(default_factory=dict)
 
 
 class Health(Protocol):

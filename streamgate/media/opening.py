@@ -183,3 +183,9 @@ class Source:
         if truncated is False or isinstance(error, EOFError):
             return refused(FailureCode.MALFORMED_MEDIA)
         return refused(FailureCode.UNSUPPORTED_CONTAINER)
+
+
+def library_versions() -> tuple[str, list[str]]:
+    """The version of the media library, and what it lacks of the encoders that films are made with."""
+    needed = {"libx264": "x264", "aac": "AAC", "mjpeg": "JPEG"}
+    return av.__version__, [name for codec, name in needed.items() if codec not in av.codecs_available]

@@ -61,6 +61,19 @@ class Database:
         for callback in callbacks:
             callback()
 
+    async def upkeep(self) -> None:
+        """What an embedded database needs now and then: fresh statistics for its planner, and a short write-ahead log.
+
+        Nothing on PostgreSQL, which does this by itself.
+        """
+        if self.dialect != "sqlite":
+            return
+        with _translated():
+            async with self._writer.connect() as connection:
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
+                await connection.execute(sqlalchemy.text("PRAGMA optimize"))
+                await connection.execute(sqlalchemy.text("PRAGMA wal_checkpoint(TRUNCATE)"))
+
     async def healthy(self) -> bool:
         """Whether a statement can be run now."""
         try:

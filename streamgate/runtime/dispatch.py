@@ -82,7 +82,8 @@ class Dispatch:
         }
         administrator = (await self._caller(scope)).role is Role.ADMIN
         for name, check in checks.items():
-            body["checks"][name] = {"status": check.status, "detail": check.detail if administrator else ""}
+            shown = {"detail": check.detail, "values": dict(check.values)} if administrator else {"detail": ""}
+            body["checks"][name] = {"status": check.status, **shown}
         await _json(scope, send, 503 if status == "down" else 200, body)
 
     async def _live(self, scope: Any, receive: Any, send: Any) -> None:

@@ -200,6 +200,9 @@ ROWS: dict[str, list[Row]] = {
     "DELETE /api/v1/auth/sessions/{session_id}": [Row((401, 404, 404, 204, 204), thing("session_id", "session"))],
     "POST /api/v1/cache/purge": [Row(ADMIN, lambda *_: {"json": {"tags": ["asset:ast_x"]}})],
     "GET /api/v1/cache/stats": [Row(ADMIN)],
+    "POST /api/v1/cache/warm": [
+        Row((401, 403, 403, 403, 202), lambda w, _: {"json": {"asset_ids": [w.film]}}),
+    ],
     "GET /api/v1/jobs": [Row(CREATORS)],
     "GET /api/v1/jobs/{job_id}": [Row(OWN, thing("job_id", "job"))],
     "POST /api/v1/jobs/{job_id}/cancel": [Row(OWN_CONFLICT, thing("job_id", "job"))],
@@ -215,6 +218,7 @@ ROWS: dict[str, list[Row]] = {
     "PUT /api/v1/policies/{policy_id}": [
         Row(OWN, lambda w, _: {"ids": {"policy_id": w.policy()}, "json": {"name": "p", "document": w.document()}})
     ],
+    "GET /api/v1/schedules": [Row(ADMIN)],
     "GET /api/v1/system/status": [Row(ADMIN)],
     "POST /api/v1/uploads": [Row(NEW, lambda *_: {"headers": {"upload-length": "4"}})],
     "GET /api/v1/uploads/{upload_id}": [Row(OWN, thing("upload_id", "upload"))],

@@ -12,6 +12,7 @@ from streamgate.plugins.auth.settings import AuthSettings
 from streamgate.ports.chain import Chains
 from streamgate.runtime.database import Database
 from streamgate.runtime.outbox import Outbox
+from streamgate.runtime.schedules import Schedules
 from streamgate.runtime.site import Site
 
 SWEEP_EVERY_S = 300.0
@@ -30,7 +31,6 @@ async def setup(context: Context[AuthSettings]) -> AsyncGenerator[Parts, None]:
     from streamgate.plugins.auth.sign_in import SignInDesk
     from streamgate.plugins.auth.signatures import Signatures
     from streamgate.plugins.auth.tokens import AccessTokens, load_seeds
-    from streamgate.runtime.background import every
 
     settings, site, clock = context.settings, context.need(Site), context.need(Clock)
     database, outbox = context.need(Database), context.need(Outbox)
@@ -58,7 +58,7 @@ async def setup(context: Context[AuthSettings]) -> AsyncGenerator[Parts, None]:
     judge = Judge(policies=policies, reads=reads, clock=clock, default_ttl_s=settings.default_ttl_s)
     service = AccessService(desk=desk, keys=keys, policies=policies, judge=judge, tokens=tokens)
     access: Access = service
-    async with every(SWEEP_EVERY_S, desk.sweep, name="sign-in sweep", at_once=True):
+    async with context.need(Schedules).every(SWEEP_EVERY_S, desk.sweep, name="sign-in sweep", at_once=True):
         yield Parts(provides={Access: access}, routes=controllers(access), health=reads.health)
 
 
@@ -66,6 +66,6 @@ plugin = Plugin(
     name="auth",
     settings=AuthSettings,
     setup=setup,
-    requires=(Database, Outbox, Chains, Site, Clock),
+    requires=(Database, Schedules, Outbox, Chains, Site, Clock),
     provides=(Access,),
 )

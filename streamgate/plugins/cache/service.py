@@ -9,14 +9,24 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from streamgate.contracts.cache import CacheStatistics, Purge, PurgeRequest, PurgeResult, TierStatistics
+from streamgate.contracts.cache import (
+    CacheStatistics,
+    Purge,
+    PurgeRequest,
+    PurgeResult,
+    TierStatistics,
+    Warm,
+    WarmRequest,
+    WarmResult,
+)
 from streamgate.domain.errors import ValidationFailed
-from streamgate.domain.identity import Caller, Role
+from streamgate.domain.identity import Caller, Prefix, Role, is_id
 from streamgate.ports.bus import Bus
 from streamgate.ports.cache import Cache, Tier
 from streamgate.runtime.events import send_signal
 
 LONGEST_TAG = 200
+MOST_SEGMENTS = 20
 
 
 class CacheService:
@@ -56,6 +66,17 @@ class CacheService:
         await send_signal(self._bus, Purge(tags=tags))
         structlog.get_logger().info("cache purged", tags=list(tags), purged=purged, by=caller.account)
         return PurgeResult(purged=purged)
+
+    async def warm(self, caller: Caller, request: WarmRequest) -> WarmResult:
+        caller.require(Role.ADMIN)
+        asset_ids = tuple(dict.fromkeys(request.asset_ids))
+        if not 1 <= len(asset_ids) <= self._most_tags or not all(is_id(one, Prefix.ASSET) for one in asset_ids):
+            raise ValidationFailed(f"asset_ids must be 1 to {self._most_tags} ids of films.").at("/asset_ids")
+        if not 1 <= request.segments <= MOST_SEGMENTS:
+            raise ValidationFailed(f"segments must be from 1 to {MOST_SEGMENTS}.").at("/segments")
+        await send_signal(self._bus, Warm(asset_ids=asset_ids, segments=request.segments))
+        structlog.get_logger().info("cache warming asked for", films=len(asset_ids), by=caller.account)
+        return WarmResult(asked=len(asset_ids))
 
     async def obey(self, purge: Purge) -> None:
         """Drop what the signal names from this process's cache."""

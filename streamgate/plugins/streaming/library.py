@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from streamgate.contracts.cache import Purge
+import structlog
+
+from streamgate.contracts.cache import Purge, Warm
 from streamgate.contracts.metadata import Catalog
 from streamgate.contracts.transcoder import (
     CaptionPlan,
@@ -20,7 +22,7 @@ from streamgate.contracts.transcoder import (
 )
 from streamgate.domain import deadline
 from streamgate.domain.clock import Clock
-from streamgate.domain.errors import NotFound, Unavailable
+from streamgate.domain.errors import NotFound, StreamGateError, Unavailable
 from streamgate.packaging import dash, hls
 from streamgate.packaging.cmaf import key_frame
 from streamgate.packaging.thumbnails import storyboard_vtt
@@ -200,6 +202,22 @@ class Library:
         for asset_id in list(self._known):
             if not signal.tags or f"asset:{asset_id}" in signal.tags:
                 del self._known[asset_id]
+
+    async def warm(self, signal: Warm) -> None:
+        """Listens: bring the beginnings of films into the cache, as far as they are encoded."""
+        for asset_id in signal.asset_ids:
+            try:
+                await self._warm(asset_id, signal.segments)
+            except StreamGateError as error:
+                structlog.get_logger().warning("a film was not warmed", asset_id=asset_id, reason=error.detail)
+
+    async def _warm(self, asset_id: str, segments: int) -> None:
+        known = await self._presentation(asset_id)
+        for rendition in known.presentation.renditions:
+            await self.init(asset_id, rendition.name)
+            for number in range(min(segments, len(rendition.boundaries) - 1)):
+                if await self._transcoding.stored(asset_id, rendition.name, number) is not None:
+                    await self.segment(asset_id, rendition.name, number)
 
     async def drop(self, asset_id: str) -> None:
         """Forget a film."""

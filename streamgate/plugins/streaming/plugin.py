@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from streamgate.contracts.auth import Access, CredentialEnded, PolicyChanged
-from streamgate.contracts.cache import Purge
+from streamgate.contracts.cache import Purge, Warm
 from streamgate.contracts.metadata import AssetChanged, AssetDeleted, Catalog
 from streamgate.contracts.streaming import Playback, SessionEnded
 from streamgate.contracts.transcoder import MediaReplaced, Transcoding
@@ -18,6 +18,7 @@ from streamgate.ports.bus import Bus
 from streamgate.ports.cache import Cache
 from streamgate.ports.storage import BlobStore
 from streamgate.runtime.database import Database
+from streamgate.runtime.schedules import Schedules
 from streamgate.runtime.site import Site
 from streamgate.runtime.telemetry import Metrics
 
@@ -79,7 +80,7 @@ async def setup(context: Context[StreamingSettings]) -> AsyncGenerator[Parts, No
 
     async with (
         every(HEARTBEATS_EVERY_S, service.write_heartbeats, name="playback heartbeats"),
-        every(SWEEP_EVERY_S, service.sweep, name="playback sweep", at_once=True),
+        context.need(Schedules).every(SWEEP_EVERY_S, service.sweep, name="playback sweep", at_once=True),
     ):
         yield Parts(
             provides={Playback: playback},
@@ -100,6 +101,7 @@ def _listeners(service: PlaybackService, library: Library) -> dict[type, Callabl
         SessionEnded: service.session_ended,
         MediaReplaced: library.media_replaced,
         Purge: library.purged,
+        Warm: library.warm,
     }
 
 
@@ -107,6 +109,6 @@ plugin = Plugin(
     name="streaming",
     settings=StreamingSettings,
     setup=setup,
-    requires=(Database, Bus, Cache, BlobStore, Site, Clock, Metrics, Catalog, Access, Transcoding),
+    requires=(Database, Schedules, Bus, Cache, BlobStore, Site, Clock, Metrics, Catalog, Access, Transcoding),
     provides=(Playback,),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 
 class EncodeCounters:
@@ -17,7 +17,16 @@ class EncodeCounters:
             registry=registry,
         )
 
-    def encoded(self, renditions: int, seconds: float) -> None:
-        """Count one chunk job."""
+        self._speed = Gauge(
+            "sg_encode_speed_ratio", "Seconds of film encoded in a second, over the last chunks.", registry=registry
+        )
+        self.speed = 0.0
+        """Seconds of film (all its renditions) encoded in a second, a moving average over the last chunks; 0 before the first."""
+
+    def encoded(self, renditions: int, seconds: float, film_s: float) -> None:
+        """Count one chunk job that took ``seconds`` for ``film_s`` seconds of film."""
         self._chunks.inc(renditions)
         self._seconds.observe(seconds)
+        now = film_s / max(seconds, 0.001)
+        self.speed = now if not self.speed else 0.8 * self.speed + 0.2 * now
+        self._speed.set(self.speed)

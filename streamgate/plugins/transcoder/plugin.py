@@ -16,6 +16,7 @@ from streamgate.ports.storage import BlobStore
 from streamgate.runtime.database import Database
 from streamgate.runtime.jobs import Jobs
 from streamgate.runtime.outbox import Outbox
+from streamgate.runtime.schedules import Schedules
 from streamgate.runtime.site import Site
 from streamgate.runtime.telemetry import Metrics
 
@@ -35,16 +36,16 @@ async def setup(context: Context[TranscoderSettings]) -> AsyncGenerator[Parts, N
     from streamgate.plugins.transcoder.http import controllers
     from streamgate.plugins.transcoder.service import TranscodingService
     from streamgate.plugins.transcoder.work import TranscodeWork
-    from streamgate.runtime.background import every
 
     settings, jobs, sandbox = context.settings, context.need(Jobs), context.need(Sandbox)
     catalog, blobs = context.need(Catalog), context.need(BlobStore)
-    arrivals = Arrivals()
+    arrivals, schedules = Arrivals(), context.need(Schedules)
     films = Films(
         database=context.need(Database), jobs=jobs, catalog=catalog, arrivals=arrivals, clock=context.need(Clock)
     )
     scratch = context.need(Site).data_dir / "scratch" / "chunks"
     await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+    counters = EncodeCounters(context.need(Metrics).registry)
     work = TranscodeWork(
         settings=settings,
         films=films,
@@ -53,7 +54,7 @@ async def setup(context: Context[TranscoderSettings]) -> AsyncGenerator[Parts, N
         sandbox=sandbox,
         outbox=context.need(Outbox),
         scratch=scratch,
-        counters=EncodeCounters(context.need(Metrics).registry),
+        counters=counters,
     )
     service = TranscodingService(
         films=films, catalog=catalog, blobs=blobs, arrivals=arrivals, draining=context.draining
@@ -67,12 +68,13 @@ async def setup(context: Context[TranscoderSettings]) -> AsyncGenerator[Parts, N
         absent = [name for name, held in sandbox.protections().items() if not held]
         confined = Check("degraded", f"encoders run without {', '.join(absent)}") if absent else Check("ok")
         depth, age = await jobs.depth(QUEUE)
-        return {"sandbox": confined, "queue": Check("ok", f"{depth} jobs wait, the oldest since {age:.0f} s")}
+        values = {"runnable": float(depth), "oldest_s": round(age, 1), "encode_speed": round(counters.speed, 2)}
+        return {"sandbox": confined, "queue": Check("ok", f"{depth} jobs wait, the oldest since {age:.0f} s", values)}
 
     async with (
         jobs.runner(QUEUE, handlers, slots=slots, grace_s=grace, drain=drain),
         jobs.runner(QUEUE, handlers, slots=1, max_priority=BEGINNING, grace_s=grace, drain=drain),
-        every(LOOK_AFTER_EVERY_S, films.look_after, name="films without jobs", at_once=True),
+        schedules.every(LOOK_AFTER_EVERY_S, films.look_after, name="films without jobs", at_once=True),
     ):
         yield Parts(
             provides={Transcoding: transcoding},
@@ -87,6 +89,6 @@ plugin = Plugin(
     name="transcoder",
     settings=TranscoderSettings,
     setup=setup,
-    requires=(Database, Jobs, Outbox, BlobStore, Sandbox, Site, Clock, Metrics, Catalog, Uploads),
+    requires=(Database, Schedules, Jobs, Outbox, BlobStore, Sandbox, Site, Clock, Metrics, Catalog, Uploads),
     provides=(Transcoding,),
 )

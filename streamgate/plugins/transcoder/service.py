@@ -48,6 +48,12 @@ class TranscodingService:
                 asked = True
             await self._arrivals.pause(asset_id)
 
+    async def stored(self, asset_id: str, rendition: str, number: int) -> SegmentObject | None:
+        film, plan, chunk = await self._place(asset_id, rendition, number)
+        async with self._films.database.read() as connection:
+            row = await store.get_chunk(connection, film.plan_id or "", rendition, chunk)
+        return None if row is None else _segment(plan, row, chunk, number)
+
     async def sheet(self, asset_id: str, number: int) -> SegmentObject:
         asked = False
         while True:

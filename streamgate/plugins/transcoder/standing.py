@@ -45,6 +45,14 @@ def takes_part(rendition: PlannedRendition, chunk: tuple[int, int]) -> bool:
     return chunk[0] < segments(rendition)
 
 
+def chunk_length(plan: MediaPlan, chunk: int) -> float:
+    """How long a chunk is, in seconds."""
+    first, end = plan.chunks[chunk]
+    longest = max(plan.renditions, key=segments)
+    edges = longest.boundaries
+    return (edges[min(end, len(edges) - 1)] - edges[min(first, len(edges) - 1)]) / longest.timescale
+
+
 def chunk_of(plan: MediaPlan, number: int) -> int | None:
     """The chunk that holds a segment; None outside the plan."""
     low, high = 0, len(plan.chunks)

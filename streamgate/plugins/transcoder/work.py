@@ -137,7 +137,7 @@ class TranscodeWork:
                 await self._store(attempt, film, film.plan, payload, names, made, folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        self._counters.encoded(len(names), time.monotonic() - began)
+        self._counters.encoded(len(names), time.monotonic() - began, standing.chunk_length(film.plan, payload.chunk))
         await films.tell(film.asset_id)
 
     async def poster(self, attempt: Attempt) -> None:

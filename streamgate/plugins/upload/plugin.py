@@ -15,6 +15,7 @@ from streamgate.ports.storage import BlobStore
 from streamgate.runtime.database import Database
 from streamgate.runtime.jobs import Jobs
 from streamgate.runtime.outbox import Outbox
+from streamgate.runtime.schedules import Schedules
 from streamgate.runtime.site import Site
 
 
@@ -23,7 +24,7 @@ async def setup(context: Context[UploadSettings]) -> AsyncGenerator[Parts, None]
     """Start uploads."""
     from streamgate.plugins.upload.http import TusVersion, controllers
     from streamgate.plugins.upload.service import UploadService
-    from streamgate.runtime.background import beside, every
+    from streamgate.runtime.background import beside
 
     settings = context.settings
     service = UploadService(
@@ -37,7 +38,7 @@ async def setup(context: Context[UploadSettings]) -> AsyncGenerator[Parts, None]
     )
     uploads: Uploads = service
     async with (
-        every(settings.sweep_s, service.sweep, name="upload sweep", at_once=True),
+        context.need(Schedules).every(settings.sweep_s, service.sweep, name="upload sweep", at_once=True),
         beside(service.drain(context.draining), name="upload hand-over"),
     ):
         yield Parts(
@@ -52,6 +53,6 @@ plugin = Plugin(
     name="upload",
     settings=UploadSettings,
     setup=setup,
-    requires=(Database, Outbox, Jobs, BlobStore, Site, Clock, Catalog),
+    requires=(Database, Schedules, Outbox, Jobs, BlobStore, Site, Clock, Catalog),
     provides=(Uploads,),
 )

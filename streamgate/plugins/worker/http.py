@@ -8,7 +8,7 @@ from litestar import Controller, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
-from streamgate.contracts.worker import Job, JobPage, JobQuery, JobState, Work
+from streamgate.contracts.worker import Job, JobPage, JobQuery, JobState, SchedulePage, Work
 from streamgate.domain.identity import Caller, Role
 from streamgate.runtime.http import least, realm
 
@@ -71,4 +71,14 @@ def controllers(work: Work) -> list[type[Controller]]:
             """Stop a queued or running job; a running one ends at its next heartbeat. 409 once it is done or failed."""
             return await work.cancel(caller, job_id)
 
-    return [JobController]
+    class ScheduleController(Controller):
+        path = "/api/v1/schedules"
+        tags = ("system",)
+        opt = realm("system")
+
+        @get("/", opt=least(Role.ADMIN), operation_id="listSchedules", summary="Periodic work and its last runs")
+        async def listing(self, caller: NamedDependency[Caller]) -> SchedulePage:
+            """Sweeps, retention and upkeep of every service."""
+            return await work.schedules(caller)
+
+    return [JobController, ScheduleController]

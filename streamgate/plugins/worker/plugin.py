@@ -9,8 +9,10 @@ from streamgate.contracts.worker import Work
 from streamgate.domain.clock import Clock
 from streamgate.kernel import Context, Parts, Plugin
 from streamgate.plugins.worker.settings import WorkerSettings
+from streamgate.runtime.database import Database
 from streamgate.runtime.jobs import Jobs
 from streamgate.runtime.outbox import Outbox
+from streamgate.runtime.schedules import Schedules
 from streamgate.runtime.telemetry import Metrics
 
 MEASURE_S = 15.0
@@ -24,16 +26,24 @@ async def setup(context: Context[WorkerSettings]) -> AsyncGenerator[Parts, None]
     from streamgate.runtime.background import every
 
     jobs, settings = context.need(Jobs), context.settings
-    service = WorkService(jobs)
+    schedules = context.need(Schedules)
+    service = WorkService(jobs, schedules)
     work: Work = service
     upkeep = Upkeep(jobs, context.need(Outbox), context.need(Clock), settings, context.need(Metrics).registry)
     async with (
-        every(settings.sweep_interval_s, upkeep.sweep, name="sweep of finished jobs and delivered facts", at_once=True),
+        schedules.every(
+            settings.sweep_interval_s, upkeep.sweep, name="sweep of finished jobs and delivered facts", at_once=True
+        ),
+        schedules.every(settings.database_interval_s, context.need(Database).upkeep, name="database upkeep"),
         every(MEASURE_S, upkeep.measure, name="measuring of queues", at_once=True),
     ):
         yield Parts(provides={Work: work}, routes=controllers(work), health=upkeep.health)
 
 
 plugin = Plugin(
-    name="worker", settings=WorkerSettings, setup=setup, requires=(Jobs, Outbox, Clock, Metrics), provides=(Work,)
+    name="worker",
+    settings=WorkerSettings,
+    setup=setup,
+    requires=(Database, Schedules, Jobs, Outbox, Clock, Metrics),
+    provides=(Work,),
 )

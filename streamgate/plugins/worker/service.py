@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import structlog
 from prometheus_client import CollectorRegistry, Gauge
 
-from streamgate.contracts.worker import Job, JobError, JobPage, JobQuery
+from streamgate.contracts.worker import Job, JobError, JobPage, JobQuery, Schedule, SchedulePage
 from streamgate.domain.clock import Clock, instant
 from streamgate.domain.errors import Conflict, NotFound, ValidationFailed
 from streamgate.domain.identity import Caller, Prefix, Role, is_id
@@ -15,6 +15,7 @@ from streamgate.kernel import Check
 from streamgate.plugins.worker.settings import WorkerSettings
 from streamgate.runtime.jobs import JobRow, Jobs
 from streamgate.runtime.outbox import Outbox
+from streamgate.runtime.schedules import Schedules
 
 MAX_PAGE = 100
 
@@ -22,8 +23,27 @@ MAX_PAGE = 100
 class WorkService:
     """Implements `contracts.worker.Work`. An owner sees the jobs that bear their account, an administrator every job."""
 
-    def __init__(self, jobs: Jobs) -> None:
+    def __init__(self, jobs: Jobs, schedules: Schedules) -> None:
         self._jobs = jobs
+        self._schedules = schedules
+
+    async def schedules(self, caller: Caller) -> SchedulePage:
+        caller.require(Role.ADMIN)
+        return SchedulePage(
+            tuple(
+                Schedule(
+                    service=run.service,
+                    name=run.name,
+                    every_s=run.every_s,
+                    runs=run.runs,
+                    failures=run.failures,
+                    last_started_at=instant(run.started_ms),
+                    last_took_s=(run.finished_ms - run.started_ms) / 1000,
+                    last_error=run.error,
+                )
+                for run in await self._schedules.all()
+            )
+        )
 
     async def list(self, caller: Caller, query: JobQuery) -> JobPage:
         caller.require(Role.CREATOR)
@@ -150,9 +170,13 @@ class Upkeep:
             for queue, (count, age) in sorted(depths.items())
             if age > late
         ]
+        waits = {f"{queue}_runnable": float(count) for queue, (count, _) in depths.items()}
+        waits |= {f"{queue}_oldest_s": round(oldest, 1) for queue, (_, oldest) in depths.items()}
         waiting, age = await self._outbox.backlog()
         facts = f"{waiting} facts wait, the oldest for {age:.0f} s" if waiting else ""
         return {
-            "queues": Check("degraded" if slow else "ok", "; ".join(slow)),
-            "outbox": Check("degraded" if age > late else "ok", facts),
+            "queues": Check("degraded" if slow else "ok", "; ".join(slow), waits),
+            "outbox": Check(
+                "degraded" if age > late else "ok", facts, {"waiting": float(waiting), "oldest_s": round(age, 1)}
+            ),
         }

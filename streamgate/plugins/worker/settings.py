@@ -13,6 +13,12 @@ class WorkerSettings(BaseModel):
     sweep_interval_s: float = Field(
         3600, ge=1, le=86_400, description="Seconds from one clean-up of finished jobs and delivered facts to the next."
     )
+    database_interval_s: float = Field(
+        6 * 3600,
+        ge=1,
+        le=30 * 86_400,
+        description="Seconds from one upkeep of the database (statistics, write-ahead log) to the next.",
+    )
     job_retention_s: float = Field(
         7 * 86_400,
         ge=0,

@@ -211,8 +211,8 @@ async def test_health_hides_details_from_everybody_but_administrators(
     assert answer.json()["checks"]["store"] == {"status": "down", "detail": ""}
     answer = await client.get("/health", headers={"Authorization": "Bearer admin"})
     assert answer.json()["checks"] == {
-        "fine": {"status": "ok", "detail": "all of it"},
-        "store": {"status": "down", "detail": "OSError"},
+        "fine": {"status": "ok", "detail": "all of it", "values": {}},
+        "store": {"status": "down", "detail": "OSError", "values": {}},
     }
 
 

@@ -27,6 +27,7 @@ from streamgate.runtime.database import Database
 from streamgate.runtime.http import api
 from streamgate.runtime.jobs import Jobs
 from streamgate.runtime.outbox import Outbox
+from streamgate.runtime.schedules import Schedules
 from streamgate.runtime.tables import jobs as table
 from streamgate.runtime.tables import outbox as outbox_table
 from streamgate.runtime.telemetry import Metrics
@@ -59,8 +60,8 @@ def jobs(database: Database, bus: MemoryBus, clock: FakeClock) -> Jobs:
 
 
 @pytest.fixture
-def work(jobs: Jobs) -> Any:
-    return LoopbackBinding()(Work, WorkService(jobs))
+def work(jobs: Jobs, database: Database, clock: FakeClock) -> Any:
+    return LoopbackBinding()(Work, WorkService(jobs, Schedules(database, clock, "worker")))
 
 
 async def submit(jobs: Jobs, owner: str | None = OWNER.account, **more: Any) -> str:
@@ -272,7 +273,9 @@ async def test_measures_show_each_queue_and_fall_back_to_nothing(
 
 async def test_the_plugin_sweeps_at_its_start_and_stops_cleanly(jobs: Jobs, bus: MemoryBus, clock: FakeClock) -> None:
     outbox, metrics = Outbox(jobs.database, bus, clock), Metrics("worker", "1")
+    schedules = Schedules(jobs.database, clock, "worker")
     needs: dict[type, object] = {Jobs: jobs, Outbox: outbox, Clock: clock, Metrics: metrics}
+    needs |= {Database: jobs.database, Schedules: schedules}
     old = await submit(jobs)
     await become(jobs, old, state="done", finished_ms=1)
     async with plugin.setup(Context("worker", WorkerSettings(), needs, asyncio.Event())) as parts:
