@@ -91,6 +91,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         "transcoder.rungs": [240],
         "transcoder.preset": "ultrafast",
         "api_gateway.sign_in_burst": 1000,
+        "streaming.max_streams": 0,
     }
     with serving(tmp_path_factory.mktemp("matrix") / "data", settings) as server:
         tokens: dict[str, str | None] = {"anonymous": None, "admin": server.admin_key}
