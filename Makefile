@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test check bench lock openapi docs clean
+.PHONY: help run test check bench corpus fuzz lock openapi docs clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -32,6 +32,13 @@ bench: $(VENV)/.dev ## Measure (MEDIA=FILE takes a film of yours); see docs/refe
 
 bench-%: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks $* $(if $(MEDIA),--media "$(MEDIA)")
+
+corpus: $(VENV)/.dev ## A folder of media files (DIR=…) through ingest and packaging: a table, file by file
+	@tools/system-packages ffprobe
+	@$(BIN)/python -m tools.corpus "$(DIR)"
+
+fuzz: $(VENV)/.dev ## Ten thousand mutated films (COUNT=…, SEED=…)
+	@$(BIN)/python -m tools.fuzz --count $(or $(COUNT),10000) --seed $(or $(SEED),1)
 
 openapi: $(VENV)/.dev ## Write the packaged OpenAPI snapshot
 	$(BIN)/python -m tools.openapi

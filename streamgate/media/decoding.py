@@ -112,7 +112,8 @@ class Pictures:
         assert isinstance(stream, VideoStream)
         only(container, stream.index)
         stream.codec_context.thread_count = threads_for_decoding()
-        stream.thread_type = "AUTO"
+        # Decoders that work on several pictures at once hand them out with the decoding times of others.
+        stream.thread_type = "SLICE" if self._recipe.unstamped else "AUTO"
         base = stream.time_base or Fraction(1, 1000)
         scale, shift = base * self._recipe.timescale, self._zero * self._recipe.timescale
         following = 0

@@ -12,7 +12,6 @@ from streamgate.media.model import AudioRung, LadderSettings, VideoRung
 CLEARLY = Fraction(9, 8)
 """A source this much above the highest (or below the lowest) rung gets a rendition of its own size as well."""
 
-CRF = 23.0
 GOP = 1 << 20
 """Key frames come only where segments begin, so the encoder's own limit is out of reach."""
 
@@ -82,13 +81,13 @@ def video_rung(width: int, height: int, frame_rate: Fraction, settings: LadderSe
     """The encoder of one video rendition. Peak rate grows with the 3/4 power of pixels and the square root of frame rate."""
     rate = min(frame_rate, Fraction(settings.max_frame_rate))
     weight = (width * height / _REFERENCE_PIXELS) ** 0.75 * max(1.0, float(rate) / 30) ** 0.5
-    maxrate = max(150_000, 50_000 * round(_REFERENCE_RATE * weight / 50_000))
+    maxrate = max(150_000, 50_000 * round(_REFERENCE_RATE * weight * settings.rate_factor / 50_000))
     profile = "main" if min(width, height) <= 360 else "high"
     return VideoRung(
         width=width,
         height=height,
         frame_rate=(rate.numerator, rate.denominator),
-        crf=CRF,
+        crf=settings.crf,
         maxrate=maxrate,
         bufsize=maxrate,
         preset=settings.preset,

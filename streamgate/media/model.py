@@ -24,13 +24,18 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LadderSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How encoded renditions are made. ``rungs`` are short sides in pixels; the ladder never upscales."""
+    """How encoded renditions are made. ``rungs`` are short sides in pixels; the ladder never upscales.
+
+    ``crf``: x264's quality (lower is better); ``rate_factor`` multiplies the peak rate of every rung.
+    """
 
     rungs: tuple[int, ...] = (360, 480, 720, 1080, 1440, 2160)
     preset: str = "veryfast"
     segment_s: float = 4.0
     audio_bitrate: int = 128_000
     max_frame_rate: int = 60
+    crf: float = 23.0
+    rate_factor: float = 1.0
 
 
 class VideoRung(msgspec.Struct, frozen=True, kw_only=True, tag="video"):

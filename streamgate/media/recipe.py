@@ -13,7 +13,8 @@ class VideoRecipe(msgspec.Struct, frozen=True, kw_only=True):
     ``timescale``: ticks per second of every video rendition. ``turn``: degrees to turn clockwise so that the picture
     stands upright (0, 90, 180, 270); ``mirror``: flip it left-right after turning. ``matrix``: the YUV matrix of the
     source as the scale filter names it; ``wide``: high dynamic range (PQ or HLG). ``thin``: source frames come faster
-    than this rate per second and are thinned to it (0: all are kept). ``max_pixels`` bounds the decoder.
+    than this rate per second and are thinned to it (0: all are kept). ``unstamped``: the container says when pictures are
+    decoded, not when they are shown. ``max_pixels`` bounds the decoder.
     """
 
     index: int
@@ -25,6 +26,7 @@ class VideoRecipe(msgspec.Struct, frozen=True, kw_only=True):
     matrix: str = "bt709"
     wide: bool = False
     thin: int = 0
+    unstamped: bool = False
     max_pixels: int = 1 << 30
 
 

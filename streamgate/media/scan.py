@@ -27,6 +27,7 @@ class PacketTimes:
     last: int = 0
     last_duration: int = 0
     damaged: int = 0
+    unstamped: int = 0
 
     def end(self) -> Fraction:
         """When the track ends (source seconds)."""
@@ -65,6 +66,7 @@ def scan(source: Source, max_pixels: int, indexes: Sequence[int]) -> Scan:
                 time = packet.pts if packet.pts is not None else packet.dts
                 if time is None or not packet.size:
                     continue
+                track.unstamped += packet.pts is None
                 if track.first is None:
                     track.first = time
                 if packet.is_corrupt:
