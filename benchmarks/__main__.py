@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks import delivery, first, ladder, startup, upload
+from benchmarks import delivery, first, gate, ladder, soak, startup, tus, upload, viewers
 from benchmarks.report import machine, table
 
 ALL = {
@@ -15,7 +15,12 @@ ALL = {
     "first": first.measure,
     "ladder": ladder.measure,
     "delivery": delivery.measure,
+    "tus": tus.measure,
+    "gate": gate.measure,
+    "viewers": viewers.measure,
 }
+LONG = {"soak": soak.measure}
+"""Only when asked for."""
 
 
 def main() -> None:
@@ -27,7 +32,7 @@ def main() -> None:
     print(machine(), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.names or ALL:
-            figures = ALL[name](Path(folder), arguments.media.resolve() if arguments.media else None)
+            figures = (ALL | LONG)[name](Path(folder), arguments.media.resolve() if arguments.media else None)
             print(f"\n{table(figures)}", flush=True)
 
 
