@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import NamedTuple
 
 import av.error
 from av.container import InputContainer
@@ -26,20 +27,36 @@ TEXT_CODECS = frozenset({"subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "t
 MAX_TRACKS = 32
 MAX_CUES = 20_000
 MAX_TEXT = 1 << 20
+"""Bytes of cue text in UTF-8 that one track may have; what comes beyond is left out."""
+
 MAX_SPAN_S = 60
 """A cue whose end nobody states stands until the next one, but no longer than this."""
 
-_OVERRIDE = re.compile(r"\{([^}]*)\}")
-_STYLE = re.compile(r"\\([biu])(\d+)")
+_MICROSECONDS = 1_000_000
+_OVERRIDE = re.compile(r"\\(?:([biu])(\d*)(?![A-Za-z(])|(r)|p(\d+))")
+_TAG = re.compile(r"</?[biu]>")
 _FIELDS_BEFORE_TEXT = 8
+_CONTROLS = (*range(0x20), *range(0x7F, 0xA0))
+_BLANKS = (*b"\t\v\f\r", 0x85, 0x2028, 0x2029)
+_NO_TEXT = (0x202D, 0x202E, 0xFEFF, 0xFFFE, 0xFFFF)
+"""Signs that turn the direction of what follows by force, byte order marks, and what is no character."""
+
+_ESCAPES: dict[int, str | None] = {
+    **dict.fromkeys((*_CONTROLS, *_NO_TEXT)),
+    **dict.fromkeys(_BLANKS, " "),
+    ord("\n"): "\n",
+    ord("&"): "&amp;",
+    ord("<"): "&lt;",
+    ord(">"): "&gt;",
+}
+"""Cue text (section 4.2.2) of one line each. Joiners, marks of direction and wide spaces stay: scripts need them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cue:
-    """``start`` and ``end`` in seconds of the film; ``text`` is WebVTT cue text (section 4.2.2)."""
+class Cue(NamedTuple):
+    """``start`` and ``end`` in microseconds of the source, ``end`` None when nobody states it; ``text`` is WebVTT cue text."""
 
-    start: Fraction
-    end: Fraction
+    start: int
+    end: int | None
     text: str
 
 
@@ -54,10 +71,11 @@ class Listener:
     forced: bool
     cues: list[Cue] = field(default_factory=list)
     size: int = 0
+    full: bool = False
 
     def hear(self, packet: Packet[Stream], base: Fraction) -> None:
         """Take one packet; what cannot be decoded, or comes beyond the limits, is left out. Times are the source's here."""
-        if packet.pts is None or not packet.size or len(self.cues) >= MAX_CUES or self.size >= MAX_TEXT:
+        if packet.pts is None or not 0 < packet.size <= MAX_TEXT or self.full:
             return
         context = packet.stream.codec_context
         assert isinstance(context, SubtitleCodecContext)
@@ -67,13 +85,17 @@ class Listener:
             raise
         except av.error.FFmpegError:
             return
-        start = packet.pts * base
-        end = start + (packet.duration * base if packet.duration else MAX_SPAN_S)
+        start = _microseconds(packet.pts, base)
+        end = start + _microseconds(packet.duration, base) if packet.duration else None
         for part in found or ():
             text = cue_text(part.ass.decode("utf-8", "replace")) if isinstance(part, AssSubtitle) else ""
-            if text:
+            size = len(text.encode())
+            if self.full or self.size + size > MAX_TEXT:
+                self.full = True
+            elif text:
                 self.cues.append(Cue(start, end, text))
-                self.size += len(text)
+                self.size += size
+                self.full = len(self.cues) >= MAX_CUES
 
     def written(self, origin: Fraction, name: str, default: bool) -> CaptionTrack:
         """The finished track; ``origin``: the source time that is time 0 of the film."""
@@ -113,30 +135,43 @@ def tracks(heard: Sequence[Listener], origin: Fraction) -> tuple[CaptionTrack, .
     """
     kept = [listener for listener in heard if listener.cues]
     first = next((listener for listener in kept if listener.default and listener.forced), None)
-    names: dict[str, int] = {}
+    names: set[str] = set()
     made = []
     for listener in kept:
         language = (listener.language or "und").lower()
-        names[language] = names.get(language, 0) + 1
-        name = language if names[language] == 1 else f"{language}-{names[language]}"
+        name, number = language, 1
+        while name in names:
+            number += 1
+            name = f"{language}-{number}"
+        names.add(name)
         made.append(listener.written(origin, name, listener is first))
     return tuple(made)
 
 
 def webvtt(cues: Sequence[Cue], origin: Fraction) -> str:
-    """A WebVTT file; cues that end before the film begins are left out, and none outlasts the start of the next by accident."""
-    ordered = sorted(cues, key=lambda cue: (cue.start, cue.end))
-    lines = ["WEBVTT", ""]
-    for number, cue in enumerate(ordered):
+    """A WebVTT file; ``origin``: the source time (seconds) that is time 0 of the film.
+
+    Cues that end before the film begins are left out; one whose end nobody states stands until a later one begins.
+    """
+    zero = round(origin * _MICROSECONDS)
+    following: int | None = None
+    later: int | None = None
+    written: list[str] = []
+    # From the last to the first: what begins after a cue is then known when the cue is reached.
+    for cue in sorted(cues, key=lambda cue: (cue.start, cue.end or 0), reverse=True):
+        if later is not None and later > cue.start:
+            following = later
+        later = cue.start
         end = cue.end
-        if end - cue.start >= MAX_SPAN_S:
-            following = next((other.start for other in ordered[number + 1 :] if other.start > cue.start), end)
-            end = min(end, following)
-        start, end = max(Fraction(0), cue.start - origin), end - origin
-        if end <= start:
-            continue
-        lines += [f"{_time(start)} --> {_time(end)}", cue.text, ""]
-    return "\n".join(lines) + "\n"
+        if end is None:
+            end = cue.start + MAX_SPAN_S * _MICROSECONDS
+            end = end if following is None else min(end, following)
+        start = max(0, cue.start - zero)
+        end -= zero
+        if end > start:
+            begin = _milliseconds(start)
+            written.append(f"{_time(begin)} --> {_time(max(begin + 1, _milliseconds(end)))}\n{cue.text}\n\n")
+    return "WEBVTT\n\n" + "".join(reversed(written))
 
 
 def cue_text(line: str) -> str:
@@ -146,42 +181,70 @@ def cue_text(line: str) -> str:
         return ""
     raw = fields[_FIELDS_BEFORE_TEXT].replace("\\N", "\n").replace("\\n", "\n").replace("\\h", "\u00a0")
     made: list[str] = []
+    wanted: list[str] = []
     opened: list[str] = []
-    drawing, at = False, 0
-    for match in _OVERRIDE.finditer(raw):
-        made.append("" if drawing else _escaped(raw[at : match.start()]))
-        at = match.end()
-        if (mode := re.search(r"\\p(\d+)", match[1])) is not None:
-            drawing = mode[1] != "0"
-        for style, value in _STYLE.findall(match[1]):
-            made += _switch(opened, style, on=value != "0")
-    made.append("" if drawing else _escaped(raw[at:]))
-    made += [f"</{style}>" for style in reversed(opened)]
-    text = "\n".join(line.strip() for line in "".join(made).splitlines() if line.strip())
-    return text if re.sub(r"<[^>]*>|\s", "", text) else ""
+    drawing = False
+    for text, overrides in _parts(raw):
+        if text and not drawing:
+            made += (*_switch(opened, wanted), text.translate(_ESCAPES))
+            opened = list(wanted)
+        for override in _OVERRIDE.finditer(overrides):
+            style, value, reset, mode = override.groups()
+            if mode is not None:
+                drawing = mode.strip("0") != ""
+            elif reset:
+                wanted.clear()
+            elif value.strip("0"):
+                wanted += () if style in wanted else (style,)
+            elif style in wanted:
+                wanted.remove(style)
+    made += _switch(opened, ())
+    return _lines("".join(made))
 
 
-def _switch(opened: list[str], style: str, *, on: bool) -> Iterator[str]:
-    """Tags that turn a style on or off; WebVTT tags nest, so what was opened after it is closed and opened again."""
-    if on:
-        if style not in opened:
-            opened.append(style)
-            yield f"<{style}>"
-    elif style in opened:
-        inner = opened[opened.index(style) + 1 :]
-        yield from (f"</{other}>" for other in reversed(inner))
-        yield f"</{style}>"
-        yield from (f"<{other}>" for other in inner)
-        opened.remove(style)
+def _lines(text: str) -> str:
+    """Cue text without empty lines, which would end the cue; a line of tags alone belongs to the one before, or after."""
+    lines: list[str] = []
+    tags = ""
+    for stretch in text.split("\n"):
+        line = tags + stretch.strip()
+        tags = ""
+        if _TAG.sub("", line).strip():
+            lines.append(line)
+        elif lines:
+            lines[-1] += line
+        else:
+            tags = line
+    return "\n".join(lines)
 
 
-def _escaped(text: str) -> str:
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join(sign for sign in text if sign in {"\n", "\u00a0"} or sign.isprintable())
+def _parts(raw: str) -> Iterator[tuple[str, str]]:
+    """Stretches of text, each with the override block after it. A brace that is never closed is text."""
+    at = 0
+    while (begin := raw.find("{", at)) >= 0 and (end := raw.find("}", begin)) >= 0:
+        yield raw[at:begin], raw[begin + 1 : end]
+        at = end + 1
+    yield raw[at:], ""
 
 
-def _time(seconds: Fraction) -> str:
-    milliseconds = round(seconds * 1000)
+def _switch(opened: Sequence[str], wanted: Sequence[str]) -> Iterator[str]:
+    """Tags from the styles that are open to those that are wanted; they nest: what goes closes all that was opened after it."""
+    kept = 0
+    while kept < min(len(opened), len(wanted)) and opened[kept] == wanted[kept]:
+        kept += 1
+    yield from (f"</{style}>" for style in reversed(opened[kept:]))
+    yield from (f"<{style}>" for style in wanted[kept:])
+
+
+def _microseconds(ticks: int, base: Fraction) -> int:
+    return ticks * base.numerator * _MICROSECONDS // base.denominator
+
+
+def _milliseconds(microseconds: int) -> int:
+    return (microseconds + 500) // 1000
+
+
+def _time(milliseconds: int) -> str:
     minutes, rest = divmod(milliseconds, 60_000)
     hours, minutes = divmod(minutes, 60)
     return f"{hours:02d}:{minutes:02d}:{rest // 1000:02d}.{rest % 1000:03d}"

@@ -5,20 +5,23 @@ from __future__ import annotations
 import io
 import itertools
 import re
+import time
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from streamgate.media.captions import Cue, cue_text, webvtt
+from streamgate.media.captions import MAX_CUES, MAX_TEXT, MAX_TRACKS, Cue, cue_text, webvtt
 from streamgate.media.languages import bcp47
 from streamgate.media.sandbox import Sandbox
 from streamgate.media.storyboard import layout
 from streamgate.packaging.thumbnails import storyboard_vtt
 from tests.support.encoding import FileSource, plan
 from tests.support.films import film
-from tests.support.spoken import CAPTIONS, spoken_film
+from tests.support.spoken import CAPTIONS, captioned_film, spoken_film
 
 
 def line(text: str) -> str:
@@ -39,6 +42,18 @@ def line(text: str) -> str:
         ("{\\p1}m 0 0 l 100 0{\\p0}text", "text"),
         ("\\N\\Na\\N\\N\\Nb", "a\nb"),
         ("a\x00b\u202e", "ab"),
+        ("a\tb\rc\u2028d", "a b c d"),
+        ("東\u3000京", "東\u3000京"),
+        ("می\u200cخواهم", "می\u200cخواهم"),
+        ("\u202bשלום!\u202c", "\u202bשלום!\u202c"),
+        ("\U0001f468\u200d\U0001f469", "\U0001f468\u200d\U0001f469"),
+        ("{\\b700}bold{\\b} not", "<b>bold</b> not"),
+        ("{\\i1}a{\\r}b", "<i>a</i>b"),
+        ("{\\bord2\\iclip(1,2)\\i0}x", "x"),
+        ("{\\i1}{\\i0}x", "x"),
+        ("{\\i1}a\\N{\\i0}", "<i>a</i>"),
+        ("{\\i1}\\Na{\\i0}", "<i>a</i>"),
+        ("{never closed", "{never closed"),
         ("{\\i1}{\\i0}  ", ""),
         ("", ""),
     ],
@@ -47,15 +62,72 @@ def test_what_webvtt_can_say_is_kept_and_the_rest_is_harmless(ass: str, expected
     assert cue_text(line(ass)) == expected
 
 
+def cue(start: float, end: float | None, text: str = "x") -> Cue:
+    return Cue(round(start * 1_000_000), None if end is None else round(end * 1_000_000), text)
+
+
+def times(text: str) -> list[str]:
+    return re.findall(r"^[\d:.]+ --> [\d:.]+$", text, re.MULTILINE)
+
+
 def test_cues_lie_on_the_films_clock() -> None:
-    cues = [
-        Cue(Fraction(11), Fraction(13), "late"),
-        Cue(Fraction(9), Fraction(21, 2), "first"),
-        Cue(Fraction(5), Fraction(7), "before"),
-    ]
+    cues = [cue(11, 13, "late"), cue(9, 10.5, "first"), cue(5, 7, "before")]
     text = webvtt(cues, Fraction(10))
     assert text == "WEBVTT\n\n00:00:00.000 --> 00:00:00.500\nfirst\n\n00:00:01.000 --> 00:00:03.000\nlate\n\n"
-    assert "01:00:00.000 --> 01:00:01.500" in webvtt([Cue(Fraction(3600), Fraction(7203, 2), "x")], Fraction(0))
+    assert times(webvtt([cue(3600, 3601.5)], Fraction(0))) == ["01:00:00.000 --> 01:00:01.500"]
+
+
+def test_a_cue_without_an_end_stands_until_a_later_one() -> None:
+    cues = [cue(1, None, "a"), cue(1, None, "b"), cue(3, None, "c"), cue(200, 201, "d")]
+    assert times(webvtt(cues, Fraction(0))) == [
+        "00:00:01.000 --> 00:00:03.000",
+        "00:00:01.000 --> 00:00:03.000",
+        "00:00:03.000 --> 00:01:03.000",
+        "00:03:20.000 --> 00:03:21.000",
+    ]
+
+
+def test_a_long_cue_lasts_as_it_says() -> None:
+    cues = [cue(0, 90, "sign"), cue(5, 6, "speech")]
+    assert times(webvtt(cues, Fraction(0))) == ["00:00:00.000 --> 00:01:30.000", "00:00:05.000 --> 00:00:06.000"]
+
+
+def test_every_cue_has_a_length() -> None:
+    cues = [cue(1, 1.0001), cue(2, 2), cue(3, 2.5)]
+    assert times(webvtt(cues, Fraction(0))) == ["00:00:01.000 --> 00:00:01.001"]
+
+
+@given(
+    st.lists(st.tuples(st.integers(-(10**9), 10**11), st.none() | st.integers(-(10**9), 10**11)), max_size=30),
+    st.integers(-(10**6), 10**6),
+)
+def test_webvtt_is_in_order_whatever_the_cues(spans: list[tuple[int, int | None]], origin: int) -> None:
+    text = webvtt([Cue(start, end, "x") for start, end in spans], Fraction(origin, 1000))
+    found = [tuple(_seconds(part) for part in line.split(" --> ")) for line in times(text)]
+    assert len(found) == text.count("-->")
+    assert all(start < end for start, end in found)
+    assert [start for start, _ in found] == sorted(start for start, _ in found)
+
+
+def _seconds(text: str) -> Fraction:
+    hours, minutes, seconds = text.split(":")
+    return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
+
+
+@given(st.text(alphabet=st.sampled_from("ab{}\\biurpNn01 <>&\n\t\u3000\x00-"), max_size=60))
+def test_cue_text_is_well_formed_whatever_is_in_it(raw: str) -> None:
+    text = cue_text(line(raw))
+    opened: list[str] = []
+    for closing, tag in re.findall(r"<(/?)([^>]*)>", text):
+        if closing:
+            assert opened.pop() == tag
+        else:
+            assert tag in {"b", "i", "u"}
+            opened.append(tag)
+    assert opened == []
+    assert "-->" not in text
+    assert "" not in (text.split("\n") if text else [])
+    assert not re.search(r"&(?!amp;|lt;|gt;)", text)
 
 
 def test_languages_have_one_name() -> None:
@@ -66,22 +138,48 @@ def test_languages_have_one_name() -> None:
 
 @pytest.mark.parametrize(
     ("container", "codec"),
-    [("mkv", "srt"), ("mkv", "ass"), ("mkv", "webvtt"), ("mp4", "mov_text"), ("mov", "mov_text")],
+    [
+        ("mkv", "srt"),
+        ("mkv", "ass"),
+        ("mkv", "webvtt"),
+        ("mp4", "mov_text"),
+        ("mov", "mov_text"),
+        ("webm", "webvtt"),
+    ],
 )
 async def test_subtitle_tracks_become_captions(sandbox: Sandbox, tmp_path: Path, container: str, codec: str) -> None:
     found = await plan(sandbox, spoken_film(tmp_path, container=container, subtitle_codec=codec, seconds=8))
     assert [(c.name, c.language, c.default) for c in found.captions] == [("en", "en", False), ("de", "de", False)]
     english = found.captions[0].vtt.decode()
-    times = re.findall(r"00:00:([\d.]+) --> 00:00:([\d.]+)", english)
+    shown = re.findall(r"00:00:([\d.]+) --> 00:00:([\d.]+)", english)
     # In Matroska the sound begins up to a frame before time 0, and so does the film.
     wanted = [(start, end) for start, end, _ in CAPTIONS]
-    assert [(float(a), float(b)) for a, b in times] == [pytest.approx(pair, abs=0.025) for pair in wanted]
+    assert [(float(a), float(b)) for a, b in shown] == [pytest.approx(pair, abs=0.025) for pair in wanted]
     assert "there" in english
     assert "&amp; welcome" in english
     assert "Second line\nof two" in english
     assert "Guten Tag" in found.captions[1].vtt.decode()
     assert [r.language for r in found.renditions if r.kind == "audio"] == ["en", "de"]
     assert [w.code for w in found.warnings] == []
+
+
+async def test_more_captions_than_may_be_are_cut_off_and_the_film_plays(sandbox: Sandbox, tmp_path: Path) -> None:
+    many = [(n / 100, n / 100 + 1, "x") for n in range(MAX_CUES + 10)]
+    (kept,) = (await plan(sandbox, captioned_film(tmp_path, [many]))).captions
+    assert kept.vtt.count(b"-->") == MAX_CUES
+    wide = [(n, n + 1, "字" * 3000) for n in range(120)]
+    tracks = (await plan(sandbox, captioned_film(tmp_path, [wide] * (MAX_TRACKS + 1)))).captions
+    assert [track.name for track in tracks[:3]] == ["und", "und-2", "und-3"]
+    assert len(tracks) == MAX_TRACKS
+    assert {track.vtt.count("字".encode()) * 3 <= MAX_TEXT < len(track.vtt) + 9001 for track in tracks} == {True}
+
+
+async def test_captions_made_to_be_slow_are_read_at_once(sandbox: Sandbox, tmp_path: Path) -> None:
+    braces = [(1.0, 2.0, "{" * 60_000)] * 10
+    same = [(1.0, 80.0, "x")] * MAX_CUES
+    begun = time.monotonic()
+    assert len((await plan(sandbox, captioned_film(tmp_path, [braces, same]))).captions) == 2
+    assert time.monotonic() - begun < 10
 
 
 async def test_a_sheet_shows_the_film_at_its_times(sandbox: Sandbox, films: Path) -> None:
