@@ -17,6 +17,7 @@ from tests.support.server import Server
 
 MINUTES = float(os.environ.get("MINUTES", "60"))
 SAMPLE_S = 30.0
+PAUSE_S = 4.0
 
 
 def measure(folder: Path, given: Path | None) -> list[Figure]:
@@ -32,6 +33,7 @@ def measure(folder: Path, given: Path | None) -> list[Figure]:
         while time.monotonic() < until:
             _round(server, source)
             rounds += 1
+            time.sleep(PAUSE_S)
             if time.monotonic() >= due and rounds > 3:
                 due = time.monotonic() + SAMPLE_S
                 samples.append(_sample(server))

@@ -57,6 +57,7 @@ def site_of(settings: CoreSettings, service: str) -> Site:
         environment=settings.environment,
         service=service,
         version=__version__,
+        redirect_s=settings.delivery.redirect_s if settings.delivery.mode == "redirect" else None,
     )
 
 

@@ -72,6 +72,21 @@ async def _open_cache(o: Opening) -> Any:
 
 
 async def _open_storage(o: Opening) -> Any:
+    if o.settings.storage.s3 is not None and o.settings.storage.backend == "s3":
+        from streamgate.adapters.storage_s3 import Bucket, S3BlobStore
+
+        s3, scratch = o.settings.storage.s3, o.site.data_dir / "scratch"
+        scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        bucket = Bucket(
+            endpoint=s3.endpoint,
+            name=s3.bucket,
+            access_key=s3.access_key.get_secret_value(),
+            secret_key=s3.secret_key.get_secret_value(),
+            region=s3.region,
+            public_endpoint=s3.public_endpoint,
+            create=s3.create_bucket,
+        )
+        return await o.stack.enter_async_context(S3BlobStore(bucket, scratch))
     from streamgate.adapters.storage_local import LocalBlobStore
 
     return LocalBlobStore(o.settings.storage.path or o.site.data_dir / "objects")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -22,6 +22,7 @@ from pydantic import (
     ValidationError,
     create_model,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import (
     BaseSettings,
@@ -61,9 +62,31 @@ class DatabaseSection(Section):
     )
 
 
+class S3Section(Section):
+    endpoint: str = Field(description="Address of the S3 service, such as `https://s3.example`.")
+    bucket: str = Field(description="The bucket; its objects are the product's alone.")
+    access_key: SecretStr = Field(description="Access key id.")
+    secret_key: SecretStr = Field(description="Secret access key.")
+    region: str = Field("us-east-1", description="Region that requests are signed for.")
+    public_endpoint: str | None = Field(
+        None, description="How viewers reach the same service, for `delivery.mode: redirect`; default `endpoint`."
+    )
+    create_bucket: bool = Field(False, description="Make the bucket when there is none.")
+
+
 class StorageSection(Section):
-    backend: Literal["local"] = Field("local", description="Where objects lie: `local` (a folder).")
+    backend: Literal["local", "s3"] = Field("local", description="Where objects lie: `local` (a folder) or `s3`.")
     path: Path | None = Field(None, description="Folder of the local backend; default `<data-dir>/objects`.")
+    s3: S3Section | None = Field(
+        None,
+        description="The s3 backend: `endpoint bucket access_key secret_key region public_endpoint create_bucket`.",
+    )
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.backend == "s3" and self.s3 is None:
+            raise ValueError("the s3 backend needs storage.s3 (endpoint, bucket, access_key, secret_key)")
+        return self
 
 
 class CacheSection(Section):
@@ -99,6 +122,12 @@ class ChainSection(Section):
 
 class DeliverySection(Section):
     media_url: str | None = Field(None, description="Public address of media when it differs from `public_url`.")
+    mode: Literal["direct", "redirect"] = Field(
+        "direct",
+        description="`direct`: media comes from this process; `redirect`: stored objects come from the object store by an "
+        "address that ends soon, where the store can sign such addresses.",
+    )
+    redirect_s: int = Field(20, ge=1, le=30, description="Seconds that such an address is good for.")
 
 
 ChainId = Annotated[str, Field(pattern=r"^[-a-z0-9]{3,8}:[-_a-zA-Z0-9]{1,32}$")]

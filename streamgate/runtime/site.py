@@ -10,7 +10,8 @@ from pathlib import Path
 class Site:
     """``public_url``: where people reach the product, without a trailing slash; absolute URLs and the sign-in domain come
     from it and never from a header. ``media_url``: the same for media (``delivery.media_url``, default ``public_url``).
-    ``allowed_origins``: origins that may call from a browser. ``data_dir``: local state (keys, scratch).
+    ``allowed_origins``: origins that may call from a browser. ``data_dir``: local state (keys, scratch). ``redirect_s``: how
+    long a signed address of a stored object is good for, where media is redirected to them; None where it is not.
     """
 
     public_url: str
@@ -20,3 +21,4 @@ class Site:
     environment: str
     service: str
     version: str
+    redirect_s: int | None = None

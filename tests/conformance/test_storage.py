@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,13 +12,27 @@ from pathlib import Path
 import pytest
 
 from streamgate.adapters.storage_local import LocalBlobStore
+from streamgate.adapters.storage_s3 import Bucket, S3BlobStore
 from streamgate.domain.errors import Conflict, InsufficientStorage, NotFound
 from streamgate.ports.storage import BlobRange, BlobStore
+from tests.support.seaweed import ACCESS_KEY, SECRET_KEY, ObjectService, seaweed
 
 
-@pytest.fixture(params=["local"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
-    return {"local": LocalBlobStore}[request.param](tmp_path / "objects")
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectService]:
+    with seaweed(tmp_path_factory.mktemp("seaweed")) as service:
+        yield service
+
+
+@pytest.fixture(params=["local", "s3"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[BlobStore]:
+    if request.param == "local":
+        yield LocalBlobStore(tmp_path / "objects")
+        return
+    service = request.getfixturevalue("service")
+    bucket = Bucket(service.endpoint, f"b{secrets.token_hex(8)}", ACCESS_KEY, SECRET_KEY, create=True)
+    async with S3BlobStore(bucket, tmp_path) as opened:
+        yield opened
 
 
 async def pieces(*parts: bytes) -> AsyncIterator[bytes]:

@@ -154,6 +154,19 @@ class Library:
         data = await self._hot(key, asset_id, lambda: self._load(asset_id, mark))
         return Body(data, JPEG, _etag(f"{key}:{len(data)}"), immutable=True)
 
+    async def place(self, what: str, asset_id: str, *given: str | int) -> str | None:
+        """The storage key of what a method of this library would fetch; None for what is written and not stored.
+
+        A segment (or sheet) that is missing is made first; raises as that method does.
+        """
+        if what == "init":
+            return _rendition(await self._presentation(asset_id), str(given[0])).init_key
+        if what in {"segment", "sheet"}:
+            rendition = STORYBOARD if what == "sheet" else str(given[0])
+            async with deadline.within(self._segment_wait_s):
+                return (await self._ensure(asset_id, rendition, int(given[-1]))).key
+        return None
+
     async def has_storyboard(self, asset_id: str) -> bool:
         """Whether the film has one."""
         try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from streamgate.domain.clock import Clock
@@ -52,7 +51,7 @@ ROUTES: dict[str, tuple[str, str]] = {
     "poster.jpg": ("poster", "Poster"),
     "storyboard.vtt": ("storyboard", "Cues that point into the sheets of the storyboard"),
     "storyboard/{n}.jpg": ("sheet", "Sheet of small pictures, counted from 0; made when it is missing"),
-    "captions/{lang}.m3u8": ("caption_playlist", "HLS playlist of a caption track"),
+    "captions/{lang}/playlist.m3u8": ("caption_playlist", "HLS playlist of a caption track"),
     "captions/{lang}.vtt": ("captions", "Caption track as WebVTT"),
     "{rendition}/iframes.m3u8": ("iframes", "HLS I-frame playlist of a video rendition"),
     "{rendition}/{n}.iframe.m4s": ("key_frame", "First picture of a segment, as a segment of its own"),
@@ -87,7 +86,15 @@ class MediaApp:
     """Serves what a playback token opens."""
 
     def __init__(
-        self, *, tokens: PlaybackTokens, gate: Gate, library: Library, cache: Cache, clock: Clock, metrics: Metrics
+        self,
+        *,
+        tokens: PlaybackTokens,
+        gate: Gate,
+        library: Library,
+        cache: Cache,
+        clock: Clock,
+        metrics: Metrics,
+        sign: Callable[[str], Awaitable[str]] | None = None,
     ) -> None:
         self._tokens = tokens
         self._gate = gate
@@ -95,9 +102,10 @@ class MediaApp:
         self._cache = cache
         self._clock = clock
         self._metrics = metrics
+        self._sign = sign
         self._opened: dict[bytes, Claims] = {}
         self._ready: dict[bytes, _Ready] = {}
-        self._routes = [(path, _pattern(path), getattr(library, method)) for path, (method, _) in ROUTES.items()]
+        self._routes = [(path, _pattern(path), method) for path, (method, _) in ROUTES.items()]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         scope["path_template"] = "/p/{token}"
@@ -135,7 +143,7 @@ class MediaApp:
 
     def _remember(self, path: str, template: str, claims: Claims, body: Body, generation: int) -> None:
         """Let the next request for the same go the short way."""
-        if body.good_until <= self._clock.monotonic():
+        if body.good_until <= self._clock.monotonic() or (self._sign is not None and body.key is not None):
             return
         for known in (self._opened, self._ready):
             if len(known) >= MOST_REMEMBERED:
@@ -156,27 +164,43 @@ class MediaApp:
         if claims.expires_s * 1000 <= self._clock.now_ms():
             raise SessionExpired("This playback address has reached its end. Start playback again.")
         await self._gate.admit(claims.session_id, claims.asset_id)
-        template, fetch = self._what(claims.asset_id, match[3])
+        template, what, given = self._what(match[3])
         scope["path_template"] = template
+        if self._sign is not None and scope["method"] == "GET":
+            key = await self._library.place(what, claims.asset_id, *given)
+            if key is not None:
+                await self._gate.admit(claims.session_id, claims.asset_id)
+                await _redirect(send, await self._sign(key))
+                return
         generation = self._library.generation
-        body = await fetch()
+        body: Body = await getattr(self._library, what)(claims.asset_id, *given)
         self._remember(scope["path"], template, claims, body, generation)
         # Fetching may have taken seconds: the right to watch is asked for again just before the first byte.
         await self._gate.admit(claims.session_id, claims.asset_id)
         await respond(scope, send, body)
 
-    def _what(self, asset_id: str, rest: str) -> tuple[str, Callable[[], Awaitable[Body]]]:
-        """The route's template, and the way to its bytes."""
-        for template, pattern, fetch in self._routes:
+    def _what(self, rest: str) -> tuple[str, str, list[str | int]]:
+        """The route's template, the method of the library that fetches it, and what it takes beside the film."""
+        for template, pattern, method in self._routes:
             match = pattern.match(rest)
             if match is not None:
-                numbered = "number" in pattern.groupindex
-                given = [
-                    int(text) if numbered and place == pattern.groups else text
-                    for place, text in enumerate(match.groups(), 1)
-                ]
-                return PREFIX + template, partial(fetch, asset_id, *given)
+                last = pattern.groups if "number" in pattern.groupindex else 0
+                given = [int(text) if place == last else text for place, text in enumerate(match.groups(), 1)]
+                return PREFIX + template, method, given
         raise NotFound("There is nothing at this address.")
+
+
+async def _redirect(send: Any, url: str) -> None:
+    """The bytes lie there, for a few seconds; nothing on the way may remember it."""
+    headers = [
+        *_COMMON,
+        _EXPOSED,
+        (b"location", url.encode()),
+        (b"cache-control", b"no-store"),
+        (b"content-length", b"0"),
+    ]
+    await send({"type": "http.response.start", "status": 302, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def respond(scope: Any, send: Any, body: Body) -> None:

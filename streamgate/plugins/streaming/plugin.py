@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from streamgate.contracts.auth import Access, CredentialEnded, PolicyChanged
@@ -76,6 +77,7 @@ async def setup(context: Context[StreamingSettings]) -> AsyncGenerator[Parts, No
         cache=context.need(Cache),
         clock=clock,
         metrics=context.need(Metrics),
+        sign=_signing(context.need(BlobStore), site.redirect_s),
     )
 
     async with (
@@ -90,6 +92,11 @@ async def setup(context: Context[StreamingSettings]) -> AsyncGenerator[Parts, No
         )
         await service.write_heartbeats()
         await gate.close()
+
+
+def _signing(blobs: BlobStore, seconds: int | None) -> Callable[[str], Awaitable[str]] | None:
+    """Signs addresses of stored objects, where that is wanted and the store can; None where media comes from here."""
+    return partial(blobs.presign, expires_s=seconds) if seconds is not None and blobs.can_presign else None
 
 
 def _listeners(service: PlaybackService, library: Library) -> dict[type, Callable[[Any], Awaitable[None]]]:

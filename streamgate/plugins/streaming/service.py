@@ -76,7 +76,7 @@ class PlaybackService:
             poster_url=f"{base}/poster.jpg" if film.poster_key else None,
             storyboard_url=f"{base}/storyboard.vtt" if await self._library.has_storyboard(asset_id) else None,
             expires_at=instant(session.expires_ms),
-            max_staleness_s=grant.max_staleness_s,
+            max_staleness_s=grant.max_staleness_s + (self._site.redirect_s or 0),
         )
 
     async def list(self, caller: Caller) -> PlaybackPage:

@@ -1,23 +1,23 @@
 """Uploads: the story of a film's bytes, from announcement to source.
 
-The row counts, not the file: bytes are appended and synced first, then the offset is moved on condition that nobody else
-has. So an acknowledged byte survives a crash, and finishing is one transaction.
+The row counts, not the object: bytes are made durable first, then the offset is moved on condition that nobody else has.
+So an acknowledged byte survives a crash, and finishing is one transaction.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import structlog
 
-from streamgate.contracts.metadata import AssetDeleted, Catalog, NewAsset
+from streamgate.contracts.metadata import AssetDeleted, Catalog
 from streamgate.contracts.upload import IngestPayload, Source, UploadCompleted
-from streamgate.domain.asset import Visibility
 from streamgate.domain.clock import Clock
 from streamgate.domain.errors import (
+    ChecksumMismatch,
     Conflict,
     Forbidden,
     InsufficientStorage,
@@ -30,11 +30,13 @@ from streamgate.domain.errors import (
 )
 from streamgate.domain.identity import Caller, Prefix, Role, is_id, new_id
 from streamgate.plugins.upload import store, tus
-from streamgate.plugins.upload.body import Body, SenderGone
+from streamgate.plugins.upload.body import Body
+from streamgate.plugins.upload.described import new_asset, short
+from streamgate.plugins.upload.keeping import Interrupted, Kept, count, keeping
 from streamgate.plugins.upload.orphans import remove_orphans
 from streamgate.plugins.upload.settings import UploadSettings
 from streamgate.plugins.upload.store import COMPLETE, EXPIRED, JOINED, OPEN, Upload
-from streamgate.plugins.upload.tus import Concatenation
+from streamgate.plugins.upload.tus import Checksum, Concatenation
 from streamgate.plugins.upload.writers import Writers
 from streamgate.ports.storage import BlobStore
 from streamgate.runtime.database import Database, Transaction
@@ -71,6 +73,7 @@ class UploadService:
         self._catalog = catalog
         self._clock = clock
         self._writers = Writers()
+        self._keeping = keeping(blobs, database)
 
     async def source(self, asset_id: str) -> Source:
         async with self._database.read() as connection:
@@ -96,14 +99,12 @@ class UploadService:
         length = tus.announced_length(headers)
         partial = concatenation is not None
         await self._check_room(caller, length or 0)
-        new = None if partial else _new_asset(described)
+        new = None if partial else new_asset(described)
         asset_id = (await self._catalog.create(caller, new)).id if new else None
         upload = self._new(caller, headers, described, length=length, asset_id=asset_id, partial=partial)
         async with self._database.write() as tx:
             await store.add(tx, upload)
-            await store.add_part(tx, _key(upload), upload.id, 0, 0)
         if length == 0:
-            await self._blobs.put(_key(upload), b"")
             return await self._complete(upload, None)
         return upload
 
@@ -197,9 +198,7 @@ class UploadService:
         checksum = tus.checksum(headers)
         body.expect(self._left(upload), checksum)
         if checksum is not None:
-            end = await self._blobs.append(_key(upload), upload.offset, body.take(None))
-            checksum.verify()
-            return await self._advance(upload, token, end)
+            return await self._checked(upload, token, body, checksum)
         while not body.exhausted:
             upload = await self._portion(upload, token, body)
         return upload
@@ -207,33 +206,60 @@ class UploadService:
     async def _portion(self, upload: Upload, token: str, body: Body) -> Upload:
         """Store and count the next portion; when the sender goes away or another takes over, what came counts too."""
         try:
-            end = await self._blobs.append(_key(upload), upload.offset, body.take(PORTION))
-        except (SenderGone, asyncio.CancelledError, InsufficientStorage):
-            info = await self._blobs.stat(_key(upload))
-            if info is not None and info.length > upload.offset:
-                await self._advance(upload, token, info.length)
-            raise
-        return await self._advance(upload, token, end)
+            kept = await self._keeping.keep(upload, body.take(PORTION))
+        except Interrupted as early:
+            if early.kept.offset > upload.offset:
+                await self._advance(upload, token, early.kept)
+            raise early.cause from None
+        return await self._advance(upload, token, kept)
 
-    async def _advance(self, upload: Upload, token: str, offset: int) -> Upload:
+    async def _checked(self, upload: Upload, token: str, body: Body, checksum: Checksum) -> Upload:
+        """Store everything that comes; it counts whole, or, when it is not what was announced, not at all."""
+        try:
+            kept = await self._keeping.keep(upload, body.take(None))
+        except Interrupted as early:
+            await self._delete(early.kept.made)
+            raise early.cause from None
+        try:
+            checksum.verify()
+        except ChecksumMismatch:
+            await self._delete(kept.made)
+            raise
+        return await self._advance(upload, token, kept)
+
+    async def _advance(self, upload: Upload, token: str, kept: Kept) -> Upload:
+        offset = kept.offset
         if offset == upload.offset and offset != upload.length:
             return upload
         expires_ms = self._clock.now_ms() + self._settings.expires_s * 1000
         after = replace(upload, offset=offset, expires_ms=expires_ms)
-        if offset == upload.length:
-            return await self._complete(after, (upload, token))
-        async with self._database.write() as tx:
-            if not await store.advance(tx, upload, token, _key(upload), offset, expires_ms):
-                raise Conflict("Another request has taken this upload over.")
+        try:
+            if offset == upload.length:
+                after = await self._complete(after, (upload, token, kept))
+            else:
+                async with self._database.write() as tx:
+                    await self._move(tx, upload, token, kept, expires_ms)
+        except Conflict:
+            await self._delete(kept.made)
+            raise
+        await self._delete(kept.replaced)
         return after
 
-    async def _complete(self, upload: Upload, moved: tuple[Upload, str] | None) -> Upload:
+    async def _move(self, tx: Transaction, upload: Upload, token: str, kept: Kept, expires_ms: int) -> None:
+        if not await store.advance(tx, upload, token, kept.offset, expires_ms):
+            raise Conflict("Another request has taken this upload over.")
+        await count(tx, upload, kept)
+
+    async def _delete(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            await self._blobs.delete(key)
+
+    async def _complete(self, upload: Upload, moved: tuple[Upload, str, Kept] | None) -> Upload:
         """Every byte is there: in one transaction they become the film's source, and looking at it is a job."""
         async with self._database.write() as tx:
             if moved is not None:
-                before, token = moved
-                if not await store.advance(tx, before, token, _key(before), upload.offset, upload.expires_ms):
-                    raise Conflict("Another request has taken this upload over.")
+                before, token, kept = moved
+                await self._move(tx, before, token, kept, upload.expires_ms)
             await store.set_state(tx, upload.id, OPEN, COMPLETE, lock_token=None)
             if upload.asset_id is not None:
                 await store.hand_over(tx, upload.id, upload.asset_id, 0)
@@ -271,7 +297,7 @@ class UploadService:
         length = sum(piece.offset for piece in pieces)
         if length > self._settings.max_size:
             raise PayloadTooLarge(f"A film may have at most {self._settings.max_size} bytes.")
-        asset_id = (await self._catalog.create(caller, _new_asset(described))).id
+        asset_id = (await self._catalog.create(caller, new_asset(described))).id
         upload = self._new(caller, headers, described, length=length, asset_id=asset_id, partial=False)
         upload = replace(upload, offset=length, joined=concatenation.header, state=COMPLETE)
         try:
@@ -359,27 +385,9 @@ class UploadService:
             partial=partial,
             joined=None,
             metadata=headers.get("upload-metadata", ""),
-            filename=_short(described.get("filename") or described.get("name")),
-            filetype=_short(described.get("filetype") or described.get("type")),
+            filename=short(described.get("filename") or described.get("name")),
+            filetype=short(described.get("filetype") or described.get("type")),
             lock_token=None,
             created_ms=now,
             expires_ms=now + self._settings.expires_s * 1000,
         )
-
-
-def _key(upload: Upload) -> str:
-    return f"uploads/{upload.id}/0"
-
-
-def _short(text: str | None) -> str | None:
-    return text[:255] if text else None
-
-
-def _new_asset(described: dict[str, str]) -> NewAsset:
-    """What the metadata of an upload says of its film."""
-    name = described.get("filename") or described.get("name") or ""
-    title = described.get("title") or name.rpartition(".")[0] or name or "Untitled"
-    visibility = described.get("visibility", Visibility.PRIVATE.value)
-    if visibility not in {v.value for v in Visibility}:
-        raise ValidationFailed("visibility must be private, gated or public.").at("Upload-Metadata")
-    return NewAsset(title=title[:200], visibility=Visibility(visibility), policy_id=described.get("policy_id") or None)

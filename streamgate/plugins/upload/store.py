@@ -73,8 +73,8 @@ async def set_length(tx: Transaction, upload_id: str, length: int) -> None:
     await tx.execute(update(uploads).where(uploads.c.id == upload_id, uploads.c.length.is_(None)).values(length=length))
 
 
-async def advance(tx: Transaction, upload: Upload, token: str, key: str, offset: int, expires_ms: int) -> bool:
-    """Bytes up to ``offset`` are durable in the part ``key``: they count from now on. False when another writer has taken over."""
+async def advance(tx: Transaction, upload: Upload, token: str, offset: int, expires_ms: int) -> bool:
+    """Bytes up to ``offset`` are durable and count from now on. False when another writer has taken over."""
     done = await tx.execute(
         update(uploads)
         .where(
@@ -85,10 +85,7 @@ async def advance(tx: Transaction, upload: Upload, token: str, key: str, offset:
         )
         .values(offset=offset, expires_ms=expires_ms)
     )
-    if done.rowcount != 1:
-        return False
-    await tx.execute(update(parts).where(parts.c.key == key).values(length=offset))
-    return True
+    return done.rowcount == 1
 
 
 async def set_state(tx: Transaction, upload_id: str, was: str, now: str, **values: Any) -> bool:
@@ -105,9 +102,15 @@ async def remove(tx: Transaction, upload_id: str) -> None:
     await tx.execute(delete(uploads).where(uploads.c.id == upload_id))
 
 
-async def add_part(tx: Transaction, key: str, holder: str, position: int, length: int) -> None:
-    """An object that somebody holds."""
-    await tx.execute(insert(parts).values(key=key, holder=holder, position=position, length=length))
+async def set_parts(tx: Transaction, holder: str, position: int, held: Sequence[SourcePart]) -> None:
+    """From ``position`` on, these are the objects that somebody holds."""
+    await tx.execute(delete(parts).where(parts.c.holder == holder, parts.c.position >= position))
+    rows = [
+        {"key": part.key, "holder": holder, "position": number, "length": part.length}
+        for number, part in enumerate(held, position)
+    ]
+    if rows:
+        await tx.execute(insert(parts), rows)
 
 
 async def parts_of(connection: AsyncConnection, holder: str) -> list[SourcePart]:
