@@ -26,6 +26,7 @@ import numpy as np
 
 from streamgate.domain.asset import FailureCode, MediaRefused
 from streamgate.media.model import LadderSettings, Limits, MediaPlan, PlannedRendition
+from streamgate.media.recipe import unpack
 from streamgate.media.sandbox import Sandbox
 
 LADDER = LadderSettings(rungs=(4320,), preset="ultrafast", crf=8.0, rate_factor=12.0)
@@ -33,6 +34,9 @@ LADDER = LadderSettings(rungs=(4320,), preset="ultrafast", crf=8.0, rate_factor=
 
 LEAST_SSIM = 0.98
 MOST_PICTURES = 400
+MOST_BYTES = 600 << 20
+"""Of pictures that are held at a time."""
+
 LONGEST_S = 120.0
 ENOUGH_S = 16.0
 """Seconds of a long film that are looked at."""
@@ -74,13 +78,13 @@ def main() -> int:
     arguments = parser.parse_args()
     files = sorted(p for p in arguments.folder.rglob("*") if p.is_file() and p.suffix.lower() not in NOT_MEDIA)
     chosen = [p for p in files if not arguments.only or arguments.only in str(p)]
-    rows = asyncio.run(_examine(arguments.folder, chosen))
+    rows = asyncio.run(_folder(arguments.folder, chosen))
     count = Counter(row.outcome for row in rows)
     print(f"\n{len(rows)} files: " + ", ".join(f"{number} {name}" for name, number in sorted(count.items())))
     return 1 if count["wrong"] else 0
 
 
-async def _examine(root: Path, files: list[Path]) -> list[Row]:
+async def _folder(root: Path, files: list[Path]) -> list[Row]:
     rows = []
     print("| file | outcome | pictures ours/theirs | SSIM | largest time error | seconds |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
@@ -91,7 +95,7 @@ async def _examine(root: Path, files: list[Path]) -> list[Row]:
                 folder.mkdir()
                 try:
                     async with asyncio.timeout(LONGEST_S):
-                        row = await _one(sandbox, path, folder)
+                        row = await examine(sandbox, path, folder)
                 except TimeoutError:
                     row = Row("", "wrong", f"no answer within {LONGEST_S:.0f} s")
                 except Exception as error:  # noqa: BLE001 (the point is to see everything)
@@ -107,7 +111,8 @@ async def _examine(root: Path, files: list[Path]) -> list[Row]:
     return rows
 
 
-async def _one(sandbox: Sandbox, path: Path, folder: Path) -> Row:
+async def examine(sandbox: Sandbox, path: Path, folder: Path) -> Row:
+    """What becomes of one file. ``folder``: an empty one below the sandbox's scratch folder."""
     source = FileSource(path)
     try:
         plan = await sandbox.plan(source, ladder=LADDER, limits=Limits())
@@ -167,9 +172,11 @@ def _sound(files: dict[str, Path], plan: MediaPlan) -> str:
 
 def _compare(path: Path, made: Path, video: PlannedRendition, plan: MediaPlan, notes: list[str]) -> Row:
     width, height = video.width or 0, video.height or 0
-    ours = _pictures(made, width, height)
+    ours = pictures(made, width, height)
     stream = next(t.index for t in plan.tracks if t.kind == "video" and t.width)
-    theirs = _pictures(path, width, height, stream=stream)
+    recipe = unpack(plan.recipe).video
+    assert recipe is not None
+    theirs = pictures(path, width, height, stream=stream, matrix=recipe.matrix)
     our_times, their_times = _times(made), _times(path, stream)
     row = Row("", "plays", ", ".join(notes), f"{len(ours)}/{len(theirs)}")
     if not len(ours):
@@ -189,10 +196,17 @@ def _compare(path: Path, made: Path, video: PlannedRendition, plan: MediaPlan, n
     drift = [abs(one - float(np.median(apart))) for one in apart]
     row.drift_ms = f"{max(drift) * 1000:.1f} ms" if drift else "–"
     doubts = []
+    if recipe.wide:
+        notes.append("high dynamic range, shown in standard range")
+        values = []
     rate = len(their_times) / max(0.001, their_times[-1] - their_times[0]) if len(their_times) > 1 else 0.0
     if rate > LADDER.max_frame_rate * 1.05:
         notes.append(f"thinned from {rate:.0f} pictures a second")
-    elif abs(len(ours) - len(theirs)) > max(1, 0.01 * len(theirs)) and len(theirs) < MOST_PICTURES:
+    elif (
+        abs(len(ours) - len(theirs)) > max(1, 0.01 * len(theirs))
+        and len(theirs) < MOST_PICTURES
+        and len(theirs) * width * height < MOST_BYTES
+    ):
         doubts.append("another number of pictures")
     if values and float(np.median(values)) < LEAST_SSIM:
         doubts.append("other pictures")
@@ -212,9 +226,14 @@ def _paired(ours: list[float], theirs: list[float]) -> list[tuple[int, int]]:
     return [(n, int(np.abs(times - (time - ours[0])).argmin())) for n, time in enumerate(ours)]
 
 
-def _pictures(path: Path, width: int, height: int, stream: int | None = None) -> Any:
-    """Up to so many pictures in grey, as the ffmpeg command line decodes them, upright, at that size."""
+def pictures(path: Path, width: int, height: int, stream: int | None = None, matrix: str | None = None) -> Any:
+    """The luma of up to so many pictures as the ffmpeg command line decodes them, upright, at that size, BT.709.
+
+    ``matrix``: that of the source; None for what is BT.709 already.
+    """
+    colour = f":in_color_matrix={matrix}:out_color_matrix=bt709" if matrix else ""
     chosen = f"0:{stream}" if stream is not None else "0:v:0"
+    most = max(8, min(MOST_PICTURES, MOST_BYTES // (width * height)))
     command = [
         *(
             FFMPEG,
@@ -227,9 +246,15 @@ def _pictures(path: Path, width: int, height: int, stream: int | None = None) ->
             "-fps_mode",
             "passthrough",
             "-frames:v",
-            str(MOST_PICTURES),
+            str(most),
         ),
-        *("-vf", f"scale={width}:{height}:flags=bicubic:out_range=limited,format=gray", "-f", "rawvideo", "-"),
+        *(
+            "-vf",
+            f"scale={width}:{height}:flags=bicubic{colour}:out_range=limited,format=yuv420p,extractplanes=y",
+            "-f",
+            "rawvideo",
+            "-",
+        ),
     ]
     data = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL).stdout
     whole = len(data) // (width * height) * width * height
@@ -240,7 +265,7 @@ def _times(path: Path, stream: int | None = None) -> list[float]:
     """Presentation times of decoded pictures, in seconds, as ffprobe finds them."""
     command = [
         *("ffprobe", "-v", "quiet", "-of", "json", "-select_streams", str(stream) if stream is not None else "v:0"),
-        *("-show_entries", "frame=best_effort_timestamp_time", str(path)),
+        *("-show_entries", "frame=best_effort_timestamp_time", "-read_intervals", f"%+{ENOUGH_S + 8:.0f}", str(path)),
     ]
     done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
     try:

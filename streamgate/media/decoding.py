@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -112,14 +113,18 @@ class Pictures:
         assert isinstance(stream, VideoStream)
         only(container, stream.index)
         stream.codec_context.thread_count = threads_for_decoding()
-        # Decoders that work on several pictures at once hand them out with the decoding times of others.
-        stream.thread_type = "SLICE" if self._recipe.unstamped else "AUTO"
+        stream.thread_type = "AUTO"
         base = stream.time_base or Fraction(1, 1000)
         scale, shift = base * self._recipe.timescale, self._zero * self._recipe.timescale
         following = 0
+        slots: deque[int] = deque()
         for packet in packets(container, stream.index):
+            if self._recipe.unstamped and packet.dts is not None and packet.size:
+                slots.append(packet.dts)
             for frame in self._frames(packet):
                 time = frame.pts if frame.pts is not None else frame.dts
+                if self._recipe.unstamped:
+                    time = slots.popleft() if slots else None
                 tick = following if time is None else round(time * scale - shift)
                 following = tick + self._recipe.nominal_ticks
                 frame.pts, frame.time_base = tick, Fraction(1, self._recipe.timescale)

@@ -253,7 +253,7 @@ def _recipe(
             matrix=shape.matrix,
             wide=shape.wide,
             thin=film.thin,
-            unstamped=packets[shape.index].unstamped * 2 > len(packets[shape.index].times),
+            unstamped=packets[shape.index].unstamped,
             max_pixels=limits.max_pixels,
         )
     audio = []

@@ -14,6 +14,7 @@ from streamgate.media.captions import Listener, listeners
 from streamgate.media.opening import Source, refused
 
 MAX_PACKETS = 10_000_000
+UNSTAMPED = "avi"
 _NONE = -(1 << 63)
 
 
@@ -27,7 +28,8 @@ class PacketTimes:
     last: int = 0
     last_duration: int = 0
     damaged: int = 0
-    unstamped: int = 0
+    unstamped: bool = False
+    """The container says only when pictures are decoded: AVI has one frame after the other, and libav makes the rest up."""
 
     def end(self) -> Fraction:
         """When the track ends (source seconds)."""
@@ -49,7 +51,11 @@ def scan(source: Source, max_pixels: int, indexes: Sequence[int]) -> Scan:
     """
     with source.open(max_pixels) as container:
         heard = {listener.index: listener for listener in listeners(container)}
-        found = {index: PacketTimes(container.streams[index].time_base or Fraction(1, 1000)) for index in indexes}
+        unstamped = UNSTAMPED in container.format.name.split(",")
+        found = {
+            index: PacketTimes(container.streams[index].time_base or Fraction(1, 1000), unstamped=unstamped)
+            for index in indexes
+        }
         count = 0
         try:
             for packet in container.demux(*(container.streams[index] for index in (*indexes, *heard))):
@@ -63,10 +69,9 @@ def scan(source: Source, max_pixels: int, indexes: Sequence[int]) -> Scan:
                 track = found.get(packet.stream_index)
                 if track is None:
                     continue  # a damaged file may turn out to have more tracks than it announced
-                time = packet.pts if packet.pts is not None else packet.dts
+                time = packet.pts if packet.pts is not None and not track.unstamped else packet.dts
                 if time is None or not packet.size:
                     continue
-                track.unstamped += packet.pts is None
                 if track.first is None:
                     track.first = time
                 if packet.is_corrupt:
