@@ -21,6 +21,12 @@ DELTA_FLAGS = 0x01010000
 TRACK_ID = 1
 """Every rendition is a file of one track."""
 
+_TRUN_ALIKE = 0x201
+"""Flags of a track run (8.8.8) whose samples have a size each: key frames of one duration, shown as they are decoded."""
+
+_TRUN_ROWS = 0xF01
+"""Flags of a track run whose samples have duration, size, flags and composition offset each."""
+
 _MATRIX = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
 _UNDETERMINED = "und"
 _MAX_BOX = (1 << 32) - 1
@@ -132,22 +138,29 @@ def video_samples(frames: Sequence[tuple[int, bytes, bool]], start: int, end: in
 def key_frame(segment: bytes) -> bytes:
     """The first sample of a segment that `media_segment` made, as a segment of its own, at the same time.
 
-    `ValueError` for anything else: nothing is guessed.
+    `ValueError` for anything else, and when that sample is no key frame: nothing is guessed.
     """
     moof = _child(segment, b"moof")
     traf = _child(moof, b"traf")
-    (sequence,) = struct.unpack_from(">I", _child(moof, b"mfhd"), 4)
-    (decode_time,) = struct.unpack_from(">Q", _child(traf, b"tfdt"), 4)
     trun, tfhd = _child(traf, b"trun"), _child(traf, b"tfhd")
-    flags, count = struct.unpack_from(">I4xI", trun, 0)[0] & 0xFFFFFF, struct.unpack_from(">I", trun, 4)[0]
-    if not count:
-        raise ValueError("a segment without samples")
-    if flags == 0xF01:
-        duration, size, _, offset = struct.unpack_from(">4I", trun, 12)
-    elif flags == 0x201:
-        (size,), (duration,), offset = struct.unpack_from(">I", trun, 12), struct.unpack_from(">I", tfhd, 8), 0
-    else:
-        raise ValueError("a segment of another kind")
+    try:
+        (sequence,) = struct.unpack_from(">I", _child(moof, b"mfhd"), 4)
+        (decode_time,) = struct.unpack_from(">Q", _child(traf, b"tfdt"), 4)
+        kind, count = struct.unpack_from(">II", trun, 0)
+        if kind == _TRUN_ROWS:
+            duration, size, flags, offset = struct.unpack_from(">4I", trun, 12)
+        elif kind == _TRUN_ALIKE:
+            (size,), (duration, flags), offset = (
+                struct.unpack_from(">I", trun, 12),
+                struct.unpack_from(">II", tfhd, 8),
+                0,
+            )
+        else:
+            raise ValueError("a segment of another kind")
+    except struct.error:
+        raise ValueError("a segment that is cut off") from None
+    if not count or flags != SYNC_FLAGS:
+        raise ValueError("a segment that does not begin with a key frame")
     data = _child(segment, b"mdat")
     if len(data) < size:
         raise ValueError("a segment that is cut off")
@@ -196,17 +209,16 @@ def _tfhd(samples: Sequence[Sample]) -> bytes:
 
 
 def _trun(samples: Sequence[Sample], data_offset: int) -> bytes:
-    offset_present, duration, size, flags, composition = 0x01, 0x100, 0x200, 0x400, 0x800
     head = struct.pack(">Ii", len(samples), data_offset)
     if _alike(samples):
         sizes = struct.pack(f">{len(samples)}I", *(len(sample.data) for sample in samples))
-        return full_box(b"trun", 0, offset_present | size, head, sizes)
+        return full_box(b"trun", 0, _TRUN_ALIKE, head, sizes)
     row = struct.Struct(">4I")
     rows = (
         row.pack(sample.duration, len(sample.data), SYNC_FLAGS if sample.key else DELTA_FLAGS, sample.offset)
         for sample in samples
     )
-    return full_box(b"trun", 0, offset_present | duration | size | flags | composition, head, *rows)
+    return full_box(b"trun", 0, _TRUN_ROWS, head, *rows)
 
 
 def _trak(track: VideoTrack | AudioTrack) -> bytes:

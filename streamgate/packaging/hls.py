@@ -1,7 +1,8 @@
 """HLS playlists of a film, complete before anything of it is encoded (RFC 8216, version 7, fMP4 segments).
 
 Every URI is relative: a rendition's playlist is ``{rendition}/playlist.m3u8``, and beside it lie ``init.mp4`` and its
-segments ``{n}.m4s``, n from 0; a caption track's is ``captions/{name}.m3u8`` beside ``{name}.vtt``.
+segments ``{n}.m4s``, n from 0; a caption track's is
+``captions/{name}/playlist.m3u8``, and its one segment ``captions/{name}.vtt``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from streamgate.contracts.transcoder import CaptionPlan, Presentation, Rendition
 _VERSION = 7
 _MICROSECONDS = 1_000_000
 _AUDIO_GROUP = "audio"
-_CAPTION_GROUP = "captions"
+_CAPTION_GROUP = "subs"
 
 
 def master_playlist(presentation: Presentation) -> str:
@@ -74,7 +75,10 @@ def iframe_playlist(rendition: RenditionPlan) -> str:
 
 
 def caption_playlist(caption: CaptionPlan, duration: float) -> str:
-    """The playlist of a caption track: one WebVTT segment, as long as the film (seconds)."""
+    """The playlist of a caption track: one WebVTT segment, as long as the film (seconds).
+
+    The segment needs no X-TIMESTAMP-MAP (section 3.5): without it cue time 0 is media time 0, where every rendition begins.
+    """
     length = max(1, round(duration * _MICROSECONDS))
     whole, rest = divmod(length, _MICROSECONDS)
     lines = [
@@ -84,7 +88,7 @@ def caption_playlist(caption: CaptionPlan, duration: float) -> str:
         "#EXT-X-MEDIA-SEQUENCE:0",
         "#EXT-X-PLAYLIST-TYPE:VOD",
         f"#EXTINF:{whole}.{rest:06d},",
-        f"{quote(caption.name, safe='')}.vtt",
+        f"../{quote(caption.name, safe='')}.vtt",
         "#EXT-X-ENDLIST",
     ]
     return "\n".join(lines) + "\n"
@@ -141,13 +145,20 @@ def _iframe_variant(rendition: RenditionPlan) -> str:
 def _captions_group(captions: Sequence[CaptionPlan]) -> list[str]:
     names: set[str] = set()
     lines = []
+    chosen = next((caption for caption in captions if caption.default), None)
+    taken = {(chosen.language, chosen.forced)} if chosen is not None else set()
     for number, caption in enumerate(captions, start=1):
         name = _name(caption.label or caption.language or f"Captions {number}", number, names)
+        # Section 4.3.4.1.1: members that may be chosen by themselves differ in language or in being forced.
+        kind = (caption.language, caption.forced)
+        selectable = caption is chosen or kind not in taken
+        taken.add(kind)
         attributes = ["TYPE=SUBTITLES", f'GROUP-ID="{_CAPTION_GROUP}"', f'NAME="{name}"']
         if caption.language:
             attributes.append(f'LANGUAGE="{_quotable(caption.language)}"')
-        attributes += [f"DEFAULT={_yes(caption.default)}", "AUTOSELECT=YES", f"FORCED={_yes(caption.forced)}"]
-        attributes.append(f'URI="captions/{quote(caption.name, safe="")}.m3u8"')
+        attributes += [f"DEFAULT={_yes(caption is chosen)}", f"AUTOSELECT={_yes(selectable)}"]
+        attributes.append(f"FORCED={_yes(caption.forced)}")
+        attributes.append(f'URI="captions/{quote(caption.name, safe="")}/playlist.m3u8"')
         lines.append("#EXT-X-MEDIA:" + ",".join(attributes))
     return lines
 
@@ -155,8 +166,9 @@ def _captions_group(captions: Sequence[CaptionPlan]) -> list[str]:
 def _name(wanted: str, number: int, taken: set[str]) -> str:
     """A NAME that no other member of the group has (section 4.3.4.1.1)."""
     name = _quotable(wanted)
-    if name in taken:
-        name = f"{name} ({number})"
+    while name in taken:
+        name = f"{_quotable(wanted)} ({number})"
+        number += 1
     taken.add(name)
     return name
 

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamgate.packaging.cmaf import AudioTrack, Sample, VideoTrack, init_segment, media_segment, video_samples
+from streamgate.packaging.cmaf import (
+    AudioTrack,
+    Sample,
+    VideoTrack,
+    init_segment,
+    key_frame,
+    media_segment,
+    video_samples,
+)
 from streamgate.packaging.codecs import aac_codec, avc_codec
 from tests.support.conformance_media import boxes, only, read_segment
 
@@ -33,6 +44,41 @@ def test_a_segment_is_read_as_it_was_written(sequence: int, decode_time: int, gi
 def test_a_segment_that_cannot_be_is_refused(wrong: list[Sample]) -> None:
     with pytest.raises(ValueError, match=r"segment|sample"):
         media_segment(1, 0, wrong)
+
+
+@given(st.integers(1, 1 << 31), st.integers(0, 1 << 50), st.lists(samples, min_size=1, max_size=40))
+def test_a_key_frame_alone_is_the_first_sample_as_it_stood(
+    sequence: int, decode_time: int, given_samples: list[Sample]
+) -> None:
+    first = replace(given_samples[0], key=True)
+    alone = read_segment(key_frame(media_segment(sequence, decode_time, [first, *given_samples[1:]])))
+    assert (alone.sequence, alone.decode_time) == (sequence, decode_time)
+    assert [(r.duration, r.size, r.offset, r.key) for r in alone.rows] == [
+        (first.duration, len(first.data), first.offset, True)
+    ]
+    assert alone.data == first.data
+
+
+def test_what_does_not_begin_with_a_key_frame_has_none() -> None:
+    with pytest.raises(ValueError, match="key frame"):
+        key_frame(media_segment(1, 0, [Sample(b"delta", 10, key=False), Sample(b"key", 11)]))
+
+
+@given(st.data())
+def test_a_damaged_segment_is_refused_and_nothing_else_happens(data: st.DataObject) -> None:
+    whole = bytearray(media_segment(1, 0, [Sample(b"abcdef", 10, 5), Sample(b"x", 11, 5, key=False)]))
+    for _ in range(data.draw(st.integers(0, 4))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    del whole[data.draw(st.integers(0, len(whole))) :]
+    with contextlib.suppress(ValueError):
+        key_frame(bytes(whole))
+
+
+@pytest.mark.parametrize("cut", [0, 1, 20, 60, 100])
+def test_a_segment_that_is_cut_off_is_refused(cut: int) -> None:
+    whole = media_segment(1, 0, [Sample(b"abcdef", 10, 5), Sample(b"x", 11, 5, key=False)])
+    with pytest.raises(ValueError, match=r"box|cut off"):
+        key_frame(whole[:cut])
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(0, 1000), st.integers(0, 3), st.randoms())
