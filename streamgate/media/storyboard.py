@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 
+import av.error
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Stream
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from streamgate.contracts.transcoder import Storyboard
+from streamgate.media.decoding import only, packets, seek
 from streamgate.media.ladder import even
 from streamgate.media.opening import Source
 from streamgate.media.picture import PictureChain
 from streamgate.media.poster import jpeg, picture_at
-from streamgate.media.recipe import VideoRecipe, unpack
+from streamgate.media.recipe import Recipe, VideoRecipe, unpack
 from streamgate.media.wire import SheetTask
 
 LONG_SIDE = 160
@@ -22,6 +29,10 @@ LEAST_INTERVAL_MS = 2000
 COLUMNS = 5
 ROWS = 5
 BLACK = (16, 128, 128)
+_STEPS_BACK = (Fraction(0), Fraction(4), Fraction(12))
+"""Seconds before the wanted time to which is sought until a key frame lies early enough: not every container has an index."""
+
+_PACKETS_TRIED = 1000
 
 
 def layout(width: int, height: int, duration: float) -> Storyboard:
@@ -55,12 +66,64 @@ def make_sheet(source: Source, task: SheetTask) -> bytes:
     with source.open(recipe.video.max_pixels) as container:
         for place, number in enumerate(tiles):
             time = Fraction(number * plan.interval_ms, 1000)
-            frame = picture_at(container, recipe, recipe.video, time, exact=False)
+            frame = _key_picture(container, recipe, recipe.video, time)
             if frame is not None:
                 down, across = divmod(place, plan.columns)
                 sheet.put(_small(frame, recipe.video, plan), across * plan.width, down * plan.height)
                 shown += 1
     return jpeg(sheet.picture()) if shown else b""
+
+
+def _key_picture(container: InputContainer, recipe: Recipe, video: VideoRecipe, time: Fraction) -> VideoFrame | None:
+    """The last key frame at or before a time of the film, else the first after it; only key frames are decoded.
+
+    A film in which none is found so gives any picture from there on. None when nothing can be decoded.
+    """
+    only(container, video.index)
+    stream = container.streams[video.index]
+    base, context = stream.time_base or Fraction(1, 1000), stream.codec_context
+    context.skip_frame = "NONKEY"
+    later: VideoFrame | None = None
+    for back in _STEPS_BACK:
+        if not seek(container, video.index, recipe.zero() + time - back):
+            break
+        found: VideoFrame | None = None
+        for frame in _key_frames(container, video.index):
+            if frame.pts is not None and frame.pts * base - recipe.zero() > time:
+                later = frame
+                break
+            found = frame
+            if not back:
+                break
+        if found is not None:
+            return found
+        if back > time:
+            break
+    context.skip_frame = "DEFAULT"
+    return later if later is not None else picture_at(container, recipe, video, time, exact=False)
+
+
+def _key_frames(container: InputContainer, index: int) -> Iterator[VideoFrame]:
+    """Key frames from where the container stands, each as soon as its packet is read."""
+    context = container.streams[index].codec_context
+    assert isinstance(context, VideoCodecContext)
+    context.flush_buffers()
+    for tried, packet in enumerate(packets(container, index)):
+        frames = _decoded(context, packet)
+        if packet.is_keyframe and not frames:
+            # The decoder waits for others to put in order: it is told that none come.
+            frames = _decoded(context, None)
+            context.flush_buffers()
+        yield from frames
+        if tried > _PACKETS_TRIED:
+            return
+
+
+def _decoded(context: VideoCodecContext, packet: Packet[Stream] | None) -> list[VideoFrame]:
+    try:
+        return context.decode(packet)
+    except (av.error.InvalidDataError, av.error.PatchWelcomeError, av.error.ExternalError, EOFError):
+        return []
 
 
 def _small(frame: VideoFrame, video: VideoRecipe, plan: Storyboard) -> VideoFrame:

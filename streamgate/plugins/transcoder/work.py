@@ -188,25 +188,38 @@ class TranscodeWork:
         folder = standing.folder(film.asset_id, payload.plan_id, STORYBOARD)
         prefix = f"{folder}{attempt.job.id[-8:]}-{attempt.job.attempt}/"
         key = f"{prefix}{payload.number}.jpg"
-        if jpeg:
-            await self._blobs.put(key, jpeg)
+        won = False
+        try:
+            if jpeg:
+                await self._blobs.put(key, jpeg)
+            won = await self._commit_sheet(attempt, payload, prefix, len(jpeg), code)
+        finally:
+            await self._delete([key] if jpeg and not won else [])
+
+    async def _commit_sheet(
+        self, attempt: Attempt, payload: SheetPayload, prefix: str, length: int, code: FailureCode
+    ) -> bool:
+        """Write the sheet's row and complete the job as one; False when another attempt was first or the plan is gone.
+
+        ``length`` in bytes; 0: the sheet cannot be made, for the reason ``code``.
+        """
         won = False
         async with attempt.completing() as tx:
-            current = await store.get(tx, film.asset_id)
+            current = await store.get(tx, payload.asset_id)
             if current is not None and current.plan_id == payload.plan_id:
                 won = await store.add_chunk(
                     tx,
-                    asset_id=film.asset_id,
+                    asset_id=payload.asset_id,
                     plan_id=payload.plan_id,
                     rendition=STORYBOARD,
                     chunk=payload.number,
                     now_ms=self._films.clock.now_ms(),
-                    prefix=prefix if jpeg else None,
-                    lengths=[len(jpeg)] if jpeg else (),
-                    error_code=None if jpeg else code.value,
+                    prefix=prefix if length else None,
+                    lengths=[length] if length else (),
+                    error_code=None if length else code.value,
                 )
-            self._films.changed(tx, film.asset_id)
-        await self._delete([key] if jpeg and not won else [])
+            self._films.changed(tx, payload.asset_id)
+        return won
 
     async def _plan(self, asset_id: str) -> MediaPlan:
         source = await self._source(asset_id)

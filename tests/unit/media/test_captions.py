@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import re
+import subprocess
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -198,6 +199,22 @@ async def test_a_sheet_shows_the_film_at_its_times(sandbox: Sandbox, films: Path
     assert all(abs(a.astype(int) - b).mean() > 2 for a, b in itertools.pairwise(tiles[:7]))
     with pytest.raises(ValueError, match="no such sheet"):
         await sandbox.sheet(FileSource(source), made, 1, eager=False, timeout_s=30)
+
+
+@pytest.mark.parametrize("container", ["ts", "mkv", "flv"])
+async def test_a_sheet_is_the_same_whatever_index_the_container_has(
+    sandbox: Sandbox, films: Path, tmp_path: Path, container: str
+) -> None:
+    first = film(films, seconds=13, width=320, height=180, audio=None)
+    second = tmp_path / f"copy.{container}"
+    subprocess.run(["ffmpeg", "-v", "error", "-i", str(first), "-c", "copy", str(second)], check=True)
+    sheets = []
+    for source in (first, second):
+        data = await sandbox.sheet(FileSource(source), await plan(sandbox, source), 0, eager=False, timeout_s=30)
+        with av.open(io.BytesIO(data)) as picture:
+            sheets.append(next(picture.decode(video=0)).to_ndarray(format="gray").astype(int))
+    assert sheets[0].shape == sheets[1].shape == (180, 800)
+    assert abs(sheets[0] - sheets[1]).max() < 8
 
 
 @pytest.mark.parametrize(
