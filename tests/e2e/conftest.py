@@ -9,6 +9,7 @@ import pytest
 from tests.support.films import film
 from tests.support.product import upload, wait_final
 from tests.support.server import Server, serving
+from tests.support.spoken import spoken_film
 
 SMALL = {"auth.creators": ["*"], "transcoder.rungs": [240, 360], "transcoder.preset": "ultrafast"}
 
@@ -26,4 +27,14 @@ def ready_film(shared: Server, tmp_path_factory: pytest.TempPathFactory) -> str:
     source = film(tmp_path_factory.mktemp("films"), seconds=13, width=640, height=360)
     asset_id = upload(shared, source, title="A public film", visibility="public")
     assert wait_final(shared, asset_id)["state"] == "ready"
+    return asset_id
+
+
+@pytest.fixture(scope="session")
+def spoken(shared: Server, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A public film, encoded: 26 seconds, 640 x 360, English and German, captions in both."""
+    source = spoken_film(tmp_path_factory.mktemp("spoken"), seconds=26)
+    asset_id = upload(shared, source, title="Two languages", visibility="public")
+    found = wait_final(shared, asset_id)
+    assert (found["state"], found["warnings"]) == ("ready", [])
     return asset_id

@@ -32,6 +32,8 @@ FILES = {
     "poster.jpg": ("image/jpeg", "private, no-cache"),
     "storyboard.vtt": ("text/vtt; charset=utf-8", "private, no-cache"),
     "storyboard/0.jpg": ("image/jpeg", "private, max-age=3600"),
+    "captions/en.vtt": ("text/vtt; charset=utf-8", "private, no-cache"),
+    "captions/en/playlist.m3u8": ("application/vnd.apple.mpegurl", "private, no-cache"),
 }
 
 
@@ -40,6 +42,11 @@ def base(shared: Server, ready_film: str) -> str:
     started = play(shared, ready_film, None)
     assert started.status_code == 201, started.text
     return str(started.json()["hls_url"]).removesuffix("/master.m3u8")
+
+
+@pytest.fixture
+def captioned(shared: Server, spoken: str) -> str:
+    return str(play(shared, spoken, None).json()["hls_url"]).removesuffix("/master.m3u8")
 
 
 @pytest.fixture
@@ -54,7 +61,8 @@ def tokens(shared: Server) -> PlaybackTokens:
 
 
 @pytest.mark.parametrize("path", FILES)
-def test_every_file_has_its_type_its_caching_and_its_validators(base: str, http: httpx.Client, path: str) -> None:
+def test_every_file_has_its_type_its_caching_and_its_validators(captioned: str, http: httpx.Client, path: str) -> None:
+    base = captioned
     media_type, caching = FILES[path]
     answer = http.get(f"{base}/{path}")
     assert answer.status_code == 200
@@ -92,6 +100,13 @@ NOT_THERE = [
     "240p\\0.m4s",
     "240p/init.mp4.",
     "POSTER.jpg",
+    "storyboard/00.jpg",
+    "storyboard/1.jpg",
+    "captions/en.vtt",
+    "captions/en/playlist.m3u8",
+    "captions/../240p/0.m4s",
+    "captions/playlist.m3u8",
+    "audio-1/iframes.m3u8",
 ]
 
 

@@ -9,13 +9,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import httpx
 import pytest
 
 from tests.support.films import film
-from tests.support.product import asset, play, problem, upload, wait_final, wait_playable
+from tests.support.manifest_checks import check_hls, check_mpd
+from tests.support.product import asset, play, probe, problem, upload, wait_final, wait_playable
 from tests.support.server import Server, serving, wait_for
+from tests.support.spoken import spoken_film
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -136,19 +139,59 @@ def test_a_lost_object_is_made_again(shared: Server, tmp_path: Path) -> None:
     assert wait_final(shared, asset_id)["state"] == "ready"
 
 
-def test_deleting_a_film_takes_everything_with_it(shared: Server, tmp_path: Path) -> None:
-    source = film(tmp_path, seconds=5, width=320, height=240)
-    asset_id = upload(shared, source, visibility="public")
+def test_a_lost_sheet_of_the_storyboard_is_made_again(shared: Server, tmp_path: Path) -> None:
+    asset_id = upload(shared, film(tmp_path, seconds=7, width=320, height=240), visibility="public")
     wait_final(shared, asset_id)
-    url = play(shared, asset_id, None).json()["hls_url"]
-    assert httpx.get(url).status_code == 200
+    url = play(shared, asset_id, None).json()["storyboard_url"].replace("storyboard.vtt", "storyboard/0.jpg")
+    first = httpx.get(url, timeout=30).raise_for_status().content
+    (stored,) = (shared.data_dir / "objects" / "assets" / asset_id).glob("*/storyboard/*/0.jpg")
+    stored.unlink()
+    with shared.admin() as http:
+        assert http.post("/api/v1/cache/purge", json={"tags": [f"asset:{asset_id}"]}).json()["purged"] >= 1
+    assert httpx.get(url, timeout=30).raise_for_status().content == first
+    (again,) = (shared.data_dir / "objects" / "assets" / asset_id).glob("*/storyboard/*/0.jpg")
+    assert again != stored
+
+
+def test_sound_alone_is_a_film_of_two_rates_and_no_pictures(shared: Server, tmp_path: Path) -> None:
+    asset_id = upload(shared, film(tmp_path, seconds=9, video=False), visibility="public")
+    assert wait_final(shared, asset_id)["state"] == "ready"
+    started = play(shared, asset_id, None).json()
+    assert (started["storyboard_url"], started["poster_url"]) == (None, None)
+    with httpx.Client(timeout=30) as http:
+        for path in ("storyboard.vtt", "storyboard/0.jpg", "poster.jpg"):
+            assert problem(http.get(urljoin(started["hls_url"], path))) == (404, "not_found")
+        found = check_hls(
+            started["hls_url"],
+            lambda url: http.get(url).raise_for_status().text,
+            lambda url: http.get(url).status_code == 200,
+        )
+        check_mpd(http.get(started["dash_url"]).raise_for_status().text)
+    assert [url.rsplit("/", 2)[1] for url in found] == ["audio-1-64k", "audio-1"]
+    sizes = []
+    for url in found:
+        packets = probe(url, "-show_entries", "packet=size,pts_time,duration_time")["packets"]
+        end = float(packets[-1]["pts_time"]) + float(packets[-1]["duration_time"])
+        assert (float(packets[0]["pts_time"]), end) == (0, pytest.approx(9, abs=0.05))
+        sizes.append(sum(int(packet["size"]) for packet in packets))
+    assert sizes[0] < sizes[1]
+
+
+def test_deleting_a_film_takes_everything_with_it(shared: Server, tmp_path: Path) -> None:
+    asset_id = upload(shared, spoken_film(tmp_path, seconds=8), visibility="public")
+    wait_final(shared, asset_id)
+    started = play(shared, asset_id, None).json()
+    url = started["hls_url"]
+    for path in ("master.m3u8", "storyboard/0.jpg", "captions/en.vtt", "240p/0.iframe.m4s"):
+        assert httpx.get(urljoin(url, path), timeout=30).status_code == 200, path
     with shared.admin() as http:
         assert http.delete(f"/api/v1/assets/{asset_id}").status_code == 204
         assert http.delete(f"/api/v1/assets/{asset_id}").status_code == 204
     objects = shared.data_dir / "objects"
     wait_for(lambda: not (objects / "assets" / asset_id).exists(), 10)
     wait_for(lambda: rows_about(shared, asset_id) == 0, 10)
-    assert httpx.get(url).status_code in {403, 404}
+    for path in ("master.m3u8", "storyboard.vtt", "storyboard/0.jpg", "captions/en.vtt", "240p/0.iframe.m4s"):
+        assert httpx.get(urljoin(url, path)).status_code in {403, 404}, path
 
 
 def rows_about(server: Server, asset_id: str) -> int:
