@@ -61,6 +61,17 @@ class S3BlobStore(BlobStore):
         self._public: Any = None
 
     async def __aenter__(self) -> Self:
+        try:
+            await self._connect()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def _connect(self) -> None:
         bucket = self._bucket
         self._s3 = await self._client(bucket.endpoint)
         self._public = await self._client(bucket.public_endpoint) if bucket.public_endpoint else self._s3
@@ -74,10 +85,6 @@ class S3BlobStore(BlobStore):
             await self._s3.create_bucket(Bucket=bucket.name)
         except (BotoCoreError, TransportError, OSError) as error:
             raise ConfigurationError(f"The S3 service does not answer ({type(error).__name__}).") from None
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
 
     async def put(self, key: str, data: AsyncIterator[bytes] | bytes) -> BlobInfo:
         name = _checked(key)
