@@ -14,6 +14,7 @@ from streamgate.runtime.database import Database, open_database
 from streamgate.runtime.migrate import migrate
 from tests.support.chain import Chain, anvil
 from tests.support.clock import FakeClock
+from tests.support.postgres import Postgres, postgres
 
 # The machine is shared and slow at times; and a run says the same as the one before.
 settings.register_profile("suite", deadline=None, derandomize=True)
@@ -34,17 +35,38 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Postgres, str]]:
+    """A PostgreSQL server, and the name of a database with every table and no row."""
+    with postgres(tmp_path_factory.mktemp("postgres")) as server:
+        template = server.create()
+        asyncio.run(migrate(server.url(template)))
+        yield server, template
+
+
 @pytest.fixture
-def database_url(migrated: Path, tmp_path: Path) -> str:
-    """The URL of an empty SQLite database with every table."""
+def embedded_url(migrated: Path, tmp_path: Path) -> str:
+    """The URL of an empty SQLite database with every table, for what is only true of it or independent of the engine."""
     path = tmp_path / "test.db"
     shutil.copy(migrated, path)
     return f"sqlite+aiosqlite:///{path}"
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of an empty database with every table, on both engines."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("embedded_url")
+        return
+    server, template = request.getfixturevalue("postgresql")
+    name = server.create(template)
+    yield server.url(name)
+    server.drop(name)
+
+
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
-    """An empty SQLite database with every table."""
+    """An empty database with every table."""
     async with open_database(database_url) as database:
         yield database
 

@@ -17,6 +17,13 @@ TURN_S = 30.0
 """How long a statement waits for a connection, or SQLite's write lock, before the database counts as unavailable."""
 
 
+_AWAY = frozenset({"08", "40", "53", "57"})
+"""Classes of SQLSTATE (PostgreSQL, appendix A) after which the same transaction may work later: the connection or the server
+went away, another transaction was in the way, there is no room, an operator intervened."""
+
+_DISK_FULL = "53100"
+
+
 def engines(url: str) -> tuple[AsyncEngine, AsyncEngine]:
     """The engine that writes and the one that reads; on PostgreSQL they are the same."""
     if backend_of(url) == "sqlite":
@@ -43,6 +50,13 @@ def meaning(error: BaseException) -> StreamGateError | None:
         if "disk is full" in message or "disk i/o error" in message:
             return InsufficientStorage("The database's disk is full.")
         return Unavailable("The database does not answer.", retry_after=2)
+    if isinstance(error, ConnectionError):
+        return Unavailable("The database does not answer.", retry_after=2)
+    if isinstance(error, DBAPIError) and (state := getattr(error.orig, "sqlstate", None)) is not None:
+        if state == _DISK_FULL:
+            return InsufficientStorage("The database's disk is full.")
+        if state[:2] in _AWAY:
+            return Unavailable("The database does not answer.", retry_after=2)
     if isinstance(error, PoolTimeout):
         return Unavailable("The database is too busy.", retry_after=2)
     if isinstance(error, DBAPIError) and error.connection_invalidated:

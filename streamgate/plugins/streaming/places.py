@@ -47,6 +47,8 @@ class Places:
         ``limited``: whether the account's limit counts (it does not for owners). Raises `TooManyStreams` or `SeatInUse`,
         naming the sessions in the way; then nothing has changed.
         """
+        tokens = tuple(dict.fromkeys(tokens))
+        await store.one_at_a_time(tx, [f"account:{session.account}", *tokens])
         ended: list[str] = []
         if limited and self.most and session.account is not None:
             found = await store.live(tx, session.account, now_ms, 1000)

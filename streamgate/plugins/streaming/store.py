@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, delete, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -86,6 +86,13 @@ async def seated(connection: AsyncConnection, token: str, now_ms: int) -> list[S
         .where(seats.c.token == token, sessions.c.ended_ms.is_(None), sessions.c.expires_ms > now_ms)
     )
     return [_session(row) for row in rows]
+
+
+async def one_at_a_time(tx: Transaction, names: Iterable[str]) -> None:
+    """Let transactions that decide about the same names wait for each other. SQLite has one writer at a time anyway."""
+    if tx.dialect.name == "postgresql":
+        for name in sorted(set(names)):
+            await tx.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
 
 
 async def sit(tx: Transaction, session_id: str, tokens: Iterable[str], now_ms: int) -> None:

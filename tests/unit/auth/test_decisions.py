@@ -42,6 +42,12 @@ class Gate:
 
 
 @pytest.fixture
+def database_url(embedded_url: str) -> str:
+    """Tokens move on one chain for all tests, and what is read of it does not hang on the engine."""
+    return embedded_url
+
+
+@pytest.fixture
 async def gate(database: Database, clock: FakeClock, chain: Chain, tmp_path: Path) -> AsyncIterator[Gate]:
     endpoints = {CHAIN: [chain.url], "eip155:5": [f"http://127.0.0.1:{free_port()}"], "eip155:9": [chain.url]}
     async with JsonRpcChains(endpoints, clock) as chains:

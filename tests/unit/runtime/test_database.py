@@ -15,6 +15,12 @@ from streamgate.runtime import engines
 from streamgate.runtime.database import Database, after_commit, open_database
 
 
+@pytest.fixture
+def database_url(embedded_url: str) -> str:
+    """These tests are about SQLite."""
+    return embedded_url
+
+
 @pytest.fixture(autouse=True)
 async def notes(database: Database) -> None:
     async with database.write() as tx:

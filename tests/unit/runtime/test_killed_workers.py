@@ -81,7 +81,8 @@ async def test_every_job_is_done_exactly_once_however_often_workers_die(database
         rows = {job.id: job for job in await jobs.find(limit=10_000)}
     async with database.read() as connection:
         effects = [tuple(row) for row in await connection.execute(text("SELECT job, attempt FROM effects"))]
-        assert (await connection.execute(text("PRAGMA integrity_check"))).scalar() == "ok"
+        if database.dialect == "sqlite":
+            assert (await connection.execute(text("PRAGMA integrity_check"))).scalar() == "ok"
     assert {job.state for job in rows.values()} == {"done"}
     assert set(ids) <= rows.keys()
     assert Counter(job for job, _ in effects) == dict.fromkeys(rows, 1)

@@ -12,10 +12,12 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, MetaData, create_engine, inspect
+from sqlalchemy.ext.asyncio import create_async_engine
 
 import streamgate
 from streamgate.domain.errors import ConfigurationError
 from streamgate.runtime.migrate import current, downgrade, folder, head, migrate, pending
+from tests.support.postgres import Postgres
 
 
 def every_metadata() -> list[MetaData]:
@@ -104,3 +106,30 @@ def test_the_history_is_one_line_of_numbered_files() -> None:
     names = sorted(path.name for path in (folder() / "versions").glob("*.py"))
     numbers = [name.partition("_")[0] for name in names]
     assert numbers == [f"{n:04}" for n in range(1, len(names) + 1)]
+
+
+async def test_postgresql_gets_the_same_tables_and_loses_them_again(postgresql: tuple[Postgres, str]) -> None:
+    server, _ = postgresql
+    name = server.create()
+    url = server.url(name)
+
+    async def look(work: Any) -> Any:
+        engine = create_async_engine(url)
+        try:
+            async with engine.connect() as connection:
+                return await connection.run_sync(work)
+        finally:
+            await engine.dispose()
+
+    metadata = every_metadata()
+    try:
+        assert await pending(url)
+        await migrate(url)
+        assert not await pending(url)
+        assert await look(lambda connection: differences(connection, metadata)) == []
+        await downgrade(url, "base")
+        assert await look(lambda connection: inspect(connection).get_table_names()) == ["alembic_version"]
+        await migrate(url)
+        assert await current(url) == head()
+    finally:
+        server.drop(name)

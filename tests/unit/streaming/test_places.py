@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from streamgate.adapters.bus_memory import MemoryBus
@@ -59,6 +61,14 @@ async def test_an_account_has_so_many_streams_and_no_more(gate: Gate, clock: Fak
     assert [shown["session_id"] for shown in refused.value.extra["sessions"]] in ([first, second], [second, first])
     await start(gate, clock, OTHER)
     await start(gate, clock, limited=False)
+
+
+async def test_many_at_once_get_no_more_places_than_there_are(gate: Gate, clock: FakeClock) -> None:
+    starts = [start(gate, clock) for _ in range(12)] + [start(gate, clock, OTHER, SEVEN) for _ in range(6)]
+    found = await asyncio.gather(*starts, return_exceptions=True)
+    begun = [one for one in found[:12] if isinstance(one, str)], [one for one in found[12:] if isinstance(one, str)]
+    assert [len(one) for one in begun] == [2, 1]
+    assert all(isinstance(one, TooManyStreams | SeatInUse | str) for one in found), found
 
 
 async def test_a_refused_stream_leaves_no_row(gate: Gate, database: Database, clock: FakeClock) -> None:

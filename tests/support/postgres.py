@@ -1,0 +1,115 @@
+"""A real PostgreSQL of the tests' own: on a free port, in a folder, run by a user that is not root."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.support.server import free_port
+
+USER = "streamgate"
+
+
+class Postgres:
+    """Where it answers."""
+
+    def __init__(self, folder: Path, port: int, programs: Path) -> None:
+        self.port = port
+        self._folder = folder
+        self._programs = programs
+
+    def url(self, database: str) -> str:
+        """The SQLAlchemy URL of one of its databases."""
+        return f"postgresql+asyncpg://{USER}@127.0.0.1:{self.port}/{database}"
+
+    def sql(self, statement: str) -> str:
+        """Run a statement as the superuser; what psql prints."""
+        command = [str(self._programs / "psql"), "-h", "127.0.0.1", "-p", str(self.port), "-U", USER, "-d", "postgres"]
+        done = subprocess.run([*command, "-qAtc", statement], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def create(self, template: str | None = None) -> str:
+        """A new database, empty or a copy of another; its name."""
+        name = f"t{secrets.token_hex(8)}"
+        self.sql(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
+        return name
+
+    def drop(self, name: str) -> None:
+        """Remove a database, whoever is connected to it."""
+        self.sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+def programs() -> Path:
+    """The folder of the server's programs."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if found:
+        return found[-1].parent
+    program = shutil.which("postgres")
+    assert program, "postgresql is missing; run: make test"
+    return Path(program).resolve().parent
+
+
+def _as_other_user(folder: Path) -> Callable[[], None] | None:
+    """Root may not run PostgreSQL: become ``postgres`` or ``nobody`` in the child."""
+    if os.getuid() != 0:
+        return None
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    user = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
+    os.chown(folder, user.pw_uid, user.pw_gid)
+    for parent in folder.parents:
+        if parent == Path("/tmp"):
+            break
+        parent.chmod(parent.stat().st_mode | 0o111)
+
+    def become() -> None:
+        os.setgid(user.pw_gid)
+        os.setuid(user.pw_uid)
+
+    return become
+
+
+@contextlib.contextmanager
+def postgres(folder: Path, *, durable: bool = False) -> Iterator[Postgres]:
+    """A fresh server, ended afterwards. ``durable`` False: it does not sync, which tests of crashes need."""
+    place, data, port = programs(), folder / "data", free_port()
+    become = _as_other_user(folder)
+    made = [str(place / "initdb"), "-D", str(data), "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+    subprocess.run(made, check=True, capture_output=True, preexec_fn=become, cwd="/")
+    options = [] if durable else ["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]
+    command = [
+        *(str(place / "postgres"), "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(folder)),
+        *("-c", "max_connections=300", "-c", "shared_buffers=32MB", *options),
+    ]
+    with (folder.parent / f"{folder.name}.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, preexec_fn=become, cwd="/", stdin=subprocess.DEVNULL
+        )
+    server = Postgres(folder, port, place)
+    try:
+        _wait(server, process)
+        yield server
+    finally:
+        process.send_signal(2)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait(server: Postgres, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + 30
+    while time.monotonic() < until and process.poll() is None:
+        with contextlib.suppress(AssertionError):
+            server.sql("SELECT 1")
+            return
+        time.sleep(0.05)
+    raise AssertionError("PostgreSQL did not start")
