@@ -38,8 +38,7 @@ def test_a_player_plays_seeks_switches_and_shows_captions(shared: Server, spoken
             screen.wait_until_past(place + 0.4)
         screen.seek(1)
         for height in (360, 240, 360):
-            screen.do("height", height)
-            screen.wait_until_height(height)
+            screen.switch(height)
         screen.seek(12)
         screen.do("language", "de")
         screen.wait_until_past(14)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, TimeoutError, sync_playwright
 
 from tests.support import node
 from tests.support.browser import ARGUMENTS, PAGE
@@ -62,6 +62,21 @@ class Player:
         """Return when pictures of this height are shown."""
         condition = "h => document.getElementById('v').videoHeight === h"
         self._page.wait_for_function(condition, arg=height, timeout=timeout_s * 1000)
+
+    def switch(self, height: int) -> None:
+        """Ask for another rendition, and return when its pictures are shown.
+
+        What is buffered is played first; a film that ends meanwhile is gone back in.
+        """
+        self.do("height", height)
+        for _ in range(4):
+            try:
+                self.wait_until_height(height, 8)
+            except TimeoutError:
+                self.seek(1.0)
+            else:
+                return
+        raise AssertionError(f"pictures of {height} pixels were never shown")
 
     def wait_for_caption(self, text: str, timeout_s: float = 20) -> None:
         """Return when a cue with this text is on screen."""
