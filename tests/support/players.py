@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, TimeoutError, sync_playwright
+from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import TimeoutError as NotInTime
 
 from tests.support import node
 from tests.support.browser import ARGUMENTS, PAGE
@@ -72,7 +73,7 @@ class Player:
         for _ in range(4):
             try:
                 self.wait_until_height(height, 8)
-            except TimeoutError:
+            except NotInTime:
                 self.seek(1.0)
             else:
                 return
