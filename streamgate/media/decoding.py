@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 import av.error
@@ -16,6 +15,7 @@ from av.video.stream import VideoStream
 
 from streamgate.domain.asset import FailureCode
 from streamgate.media.opening import Source, refused
+from streamgate.media.order import ShowingTimes
 from streamgate.media.recipe import Recipe, VideoRecipe
 
 MAX_DAMAGED = 2000
@@ -56,6 +56,21 @@ def packets(container: InputContainer, index: int) -> Iterator[Packet[Stream]]:
         yield from container.demux(container.streams[index])
     except (av.error.InvalidDataError, EOFError):
         return
+
+
+def decoded(packet: Packet[Stream]) -> Sequence[object] | None:
+    """The frames that a packet yields; None when it cannot be decoded. `MemoryError` is raised.
+
+    Empty packets are left out: Ogg has them where a picture stays, and libav takes them for a mistake of its caller.
+    """
+    if not packet.size and packet.dts is not None:
+        return ()
+    try:
+        return packet.decode()
+    except MemoryError:
+        raise
+    except av.error.FFmpegError:
+        return None
 
 
 class Pictures:
@@ -117,14 +132,14 @@ class Pictures:
         base = stream.time_base or Fraction(1, 1000)
         scale, shift = base * self._recipe.timescale, self._zero * self._recipe.timescale
         following = 0
-        slots: deque[int] = deque()
+        shown = ShowingTimes(self._recipe.held) if self._recipe.unstamped else None
         for packet in packets(container, stream.index):
-            if self._recipe.unstamped and packet.dts is not None and packet.size:
-                slots.append(packet.dts)
+            if shown is not None and packet.dts is not None and packet.size:
+                shown.read(packet.dts)
             for frame in self._frames(packet):
                 time = frame.pts if frame.pts is not None else frame.dts
-                if self._recipe.unstamped:
-                    time = slots.popleft() if slots else None
+                if shown is not None:
+                    time = shown.of(frame.dts)
                 tick = following if time is None else round(time * scale - shift)
                 following = tick + self._recipe.nominal_ticks
                 frame.pts, frame.time_base = tick, Fraction(1, self._recipe.timescale)
@@ -133,13 +148,12 @@ class Pictures:
                 yield tick, frame
 
     def _frames(self, packet: Packet[Stream]) -> list[VideoFrame]:
-        try:
-            return [frame for frame in packet.decode() if isinstance(frame, VideoFrame)]
-        except (av.error.InvalidDataError, av.error.PatchWelcomeError, av.error.ExternalError, EOFError):
+        frames = decoded(packet)
+        if frames is None:
             self.damaged += 1
             if self.damaged > MAX_DAMAGED:
-                raise refused(FailureCode.MALFORMED_MEDIA) from None
-            return []
+                raise refused(FailureCode.MALFORMED_MEDIA)
+        return [frame for frame in frames or () if isinstance(frame, VideoFrame)]
 
 
 def frame_slot(tick: int, recipe: VideoRecipe) -> int:

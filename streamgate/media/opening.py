@@ -22,7 +22,7 @@ from streamgate.media.wire import MAX_RANGE, Given, Want, receive, send
 
 CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,live_flv,ogg,mp3,wav,w64,aac,flac,asf,amr,amrnb,amrwb,"
-    "aiff,caf,ac3,eac3"
+    "aiff,caf,ac3,eac3,gif"
 )
 """The demuxers that may run (names as libav has them)."""
 

@@ -19,6 +19,7 @@ from streamgate.media.ladder import Shape, audio_rung, sizes, video_rung
 from streamgate.media.languages import bcp47
 from streamgate.media.model import LadderSettings, Limits, MediaPlan, PlannedRendition
 from streamgate.media.opening import Source, refused
+from streamgate.media.order import held_back
 from streamgate.media.probe import AudioFound, Probe, VideoFound, probe
 from streamgate.media.recipe import AudioRecipe, Recipe, VideoRecipe, pack
 from streamgate.media.scan import PacketTimes, scan
@@ -55,6 +56,8 @@ def make_plan(source: Source, ladder: LadderSettings, limits: Limits) -> MediaPl
         warnings.append(MediaWarning("damaged", "Parts of the file are damaged or missing; what is there is played."))
     origin = _origin(found, packets)
     film = _film(found.video, packets, origin, ladder, limits) if found.video is not None else None
+    video = found.video.index if film is not None and found.video is not None else None
+    held = held_back(source, limits.max_pixels, video) if video is not None and packets[video].unstamped else 0
     duration = max(track.end() for track in packets.values()) - origin
     if duration > limits.max_duration_s:
         raise refused(FailureCode.TOO_LONG, f"The film is longer than {limits.max_duration_s / 3600:g} hours.")
@@ -79,7 +82,7 @@ def make_plan(source: Source, ladder: LadderSettings, limits: Limits) -> MediaPl
         height=height,
         renditions=tuple(renditions),
         chunks=chunks(segments, SEGMENTS_PER_CHUNK),
-        recipe=pack(_recipe(found, packets, origin, film, limits)),
+        recipe=pack(_recipe(found, packets, origin, film, held, limits)),
         warnings=tuple(warnings),
         captions=captions.tracks(scanned.captions, origin),
         storyboard=layout(width, height, whole) if width and height else None,
@@ -238,7 +241,7 @@ class _Sound:
 
 
 def _recipe(
-    found: Probe, packets: dict[int, PacketTimes], origin: Fraction, film: _Film | None, limits: Limits
+    found: Probe, packets: dict[int, PacketTimes], origin: Fraction, film: _Film | None, held: int, limits: Limits
 ) -> Recipe:
     video = None
     if film is not None:
@@ -254,6 +257,7 @@ def _recipe(
             wide=shape.wide,
             thin=film.thin,
             unstamped=packets[shape.index].unstamped,
+            held=held,
             max_pixels=limits.max_pixels,
         )
     audio = []

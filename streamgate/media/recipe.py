@@ -14,7 +14,7 @@ class VideoRecipe(msgspec.Struct, frozen=True, kw_only=True):
     stands upright (0, 90, 180, 270); ``mirror``: flip it left-right after turning. ``matrix``: the YUV matrix of the
     source as the scale filter names it; ``wide``: high dynamic range (PQ or HLG). ``thin``: source frames come faster
     than this rate per second and are thinned to it (0: all are kept). ``unstamped``: the container says when pictures are
-    decoded, not when they are shown: the first one shown has the first of these times. ``max_pixels`` bounds the decoder.
+    decoded, not when they are shown; ``held``: how many the decoder then holds back. ``max_pixels`` bounds the decoder.
     """
 
     index: int
@@ -27,6 +27,7 @@ class VideoRecipe(msgspec.Struct, frozen=True, kw_only=True):
     wide: bool = False
     thin: int = 0
     unstamped: bool = False
+    held: int = 0
     max_pixels: int = 1 << 30
 
 

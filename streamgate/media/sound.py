@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from fractions import Fraction
 from math import ceil, gcd
 
-import av.error
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.container import InputContainer
@@ -14,7 +13,7 @@ from av.packet import Packet
 from av.stream import Stream
 
 from streamgate.domain.asset import FailureCode
-from streamgate.media.decoding import MAX_DAMAGED, only, packets, seek
+from streamgate.media.decoding import MAX_DAMAGED, decoded, only, packets, seek
 from streamgate.media.opening import MAX_PIXELS, Source, refused
 from streamgate.media.recipe import AudioRecipe
 
@@ -44,12 +43,13 @@ class SourceSamples:
         self._base = Fraction(1, recipe.rate)
         self.damaged = 0
         self._pieces = self._since(begin)
+        self._later: tuple[int, list[bytes]] | None = None
 
     def read(self, count: int) -> list[bytes]:
         """The next ``count`` samples, one byte string per channel."""
         want = count * _BYTES
         while len(self._planes[0]) < want:
-            piece = next(self._pieces, None)
+            piece, self._later = self._later or next(self._pieces, None), None
             if piece is None:
                 self._silence(count - len(self._planes[0]) // _BYTES)
             else:
@@ -74,7 +74,7 @@ class SourceSamples:
             if gap > missing:
                 # The piece lies beyond what is asked for: keep it for later.
                 self._silence(missing)
-                self._pieces = _before((position, planes), self._pieces)
+                self._later = (position, planes)
                 return
             self._silence(gap)
         count = len(planes[0]) // _BYTES
@@ -133,14 +133,12 @@ class SourceSamples:
         return round(exact)
 
     def _frames(self, packet: Packet[Stream]) -> list[AudioFrame]:
-        try:
-            frames: Sequence[object] = packet.decode()
-            return [frame for frame in frames if isinstance(frame, AudioFrame)]
-        except (av.error.InvalidDataError, av.error.PatchWelcomeError, av.error.ExternalError, EOFError):
+        frames = decoded(packet)
+        if frames is None:
             self.damaged += 1
             if self.damaged > MAX_DAMAGED:
-                raise refused(FailureCode.MALFORMED_MEDIA) from None
-            return []
+                raise refused(FailureCode.MALFORMED_MEDIA)
+        return [frame for frame in frames or () if isinstance(frame, AudioFrame)]
 
     def _convert(self, frame: AudioFrame) -> Iterator[list[bytes]]:
         shape = (frame.format.name, frame.layout.name, frame.sample_rate)
@@ -205,10 +203,3 @@ def audio_frame(planes: list[bytes], rate: int, pts: int) -> AudioFrame:
 def _planes(frame: AudioFrame) -> list[bytes]:
     # The planes' buffers are padded beyond the samples.
     return [bytes(plane)[: frame.samples * _BYTES] for plane in frame.planes]
-
-
-def _before(
-    piece: tuple[int, list[bytes]], rest: Iterator[tuple[int, list[bytes]]]
-) -> Iterator[tuple[int, list[bytes]]]:
-    yield piece
-    yield from rest

@@ -1,10 +1,11 @@
-"""Films made for the tests, by PyAV: small, exact, each made once per run."""
+"""Films made for the tests, by PyAV (small, exact, each made once per run) or by the ffmpeg command line."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import struct
+import subprocess
 from array import array
 from dataclasses import astuple, dataclass
 from fractions import Fraction
@@ -178,3 +179,33 @@ def _rotate(path: Path, degrees: int) -> None:
     a, b, c, d = {90: (0, one, -one, 0), 180: (-one, 0, 0, -one), 270: (0, -one, one, 0)}[degrees]
     struct.pack_into(">9i", data, at + 4 + 4 + 36, a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
+
+
+def by_ffmpeg(folder: Path, name: str, *arguments: str) -> Path:
+    """A film made by the ffmpeg command line: a muxer and encoders that are not ours. ``name`` says the container."""
+    path = folder / name
+    command = ["ffmpeg", "-v", "error", "-y", *arguments, str(path)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+    return path
+
+
+def moving(seconds: float = 3, size: str = "320x180", rate: int | str = 25) -> tuple[str, ...]:
+    """The input of `by_ffmpeg` that is a test pattern."""
+    return ("-f", "lavfi", "-i", f"testsrc2=size={size}:rate={rate}:duration={seconds}")
+
+
+def tone(seconds: float = 3, frequency: int = 440) -> tuple[str, ...]:
+    """The input of `by_ffmpeg` that is a tone."""
+    return ("-f", "lavfi", "-i", f"sine=frequency={frequency}:sample_rate=48000:duration={seconds}")
+
+
+def flashes(seconds: float = 5) -> tuple[str, ...]:
+    """The input of `by_ffmpeg` that is black and flashes on every beat."""
+    flash = f"drawbox=color=white:t=fill:enable='lt(mod(t,{BEAT_S:g}),0.1)'"
+    return ("-f", "lavfi", "-i", f"color=black:size=160x120:rate=25:duration={seconds},{flash}")
+
+
+def beeps(seconds: float = 5) -> tuple[str, ...]:
+    """The input of `by_ffmpeg` that beeps on every beat."""
+    beep = f"if(lt(mod(t,{BEAT_S:g}),0.1),sin(2*PI*1000*t),0)"
+    return ("-f", "lavfi", "-i", f"aevalsrc='{beep}':sample_rate=48000:duration={seconds}")
