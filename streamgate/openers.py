@@ -60,6 +60,11 @@ async def _open_database(o: Opening) -> Any:
 
 
 async def _open_bus(o: Opening) -> Any:
+    bus = o.settings.bus
+    if bus.backend == "nats" and bus.url is not None:
+        from streamgate.adapters.bus_nats import NatsBus
+
+        return await o.stack.enter_async_context(NatsBus(bus.url.get_secret_value(), replicas=bus.replicas))
     from streamgate.adapters.bus_memory import MemoryBus
 
     return await o.stack.enter_async_context(MemoryBus())

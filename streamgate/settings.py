@@ -95,7 +95,17 @@ class CacheSection(Section):
 
 
 class BusSection(Section):
-    backend: Literal["memory"] = Field("memory", description="What carries facts and signals: `memory` (this process).")
+    backend: Literal["memory", "nats"] = Field(
+        "memory", description="What carries facts and signals: `memory` (this process) or `nats` (JetStream)."
+    )
+    url: SecretStr | None = Field(None, description="NATS servers, comma separated, such as `nats://127.0.0.1:4222`.")
+    replicas: int = Field(1, ge=1, le=5, description="Copies of the stream of facts that NATS keeps.")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.backend == "nats" and self.url is None:
+            raise ValueError("the nats backend needs bus.url (or NATS_URL)")
+        return self
 
 
 class DiscoverySection(Section):

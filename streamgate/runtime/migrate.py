@@ -81,6 +81,8 @@ async def _on(url: str, work: Callable[[Connection], Any]) -> Any:
     except OperationalError as error:
         raise ConfigurationError(f"The database cannot be opened: {error.orig}.") from error
     except (OSError, TimeoutError) as error:
-        raise ConfigurationError(f"The database does not answer ({type(error).__name__}); check database.url.") from error
+        raise ConfigurationError(
+            f"The database does not answer ({type(error).__name__}); check database.url."
+        ) from error
     finally:
         await engine.dispose()

@@ -1,4 +1,4 @@
-"""One process on PostgreSQL: refused until it is migrated, then the same product."""
+"""One process on PostgreSQL and NATS: refused until it is migrated, then the same product."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import httpx
 import pytest
 
 from tests.support.films import film, frame_count
+from tests.support.nats import nats_server
 from tests.support.postgres import Postgres
 from tests.support.product import play, probe, problem, upload, wait_final
-from tests.support.server import Server, free_port
+from tests.support.server import Server, free_port, serving, wait_for
 from tests.support.wallet import Wallet
 
 pytestmark = pytest.mark.timeout(120)
@@ -27,7 +28,7 @@ def streamgate(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_product_on_postgresql(postgresql: tuple[Postgres, str], tmp_path: Path) -> None:
+def test_the_product_on_postgresql_and_nats(postgresql: tuple[Postgres, str], tmp_path: Path) -> None:
     database, _ = postgresql
     name = database.create()
     url = database.url(name)
@@ -37,15 +38,15 @@ def test_the_product_on_postgresql(postgresql: tuple[Postgres, str], tmp_path: P
         assert (early.returncode, "streamgate migrate" in early.stderr) == (2, True), early.stderr
         done = streamgate(url, "migrate", *data)
         assert (done.returncode, "brought up to date" in done.stdout + done.stderr) == (0, True), done.stderr
-        server = Server(
-            tmp_path / "data",
-            {"database.url": url, "auth.creators": ["*"], "transcoder.rungs": [240], "transcoder.preset": "ultrafast"},
-        )
-        server.start()
-        try:
-            check(server, tmp_path)
-        finally:
-            server.stop()
+        settings = {
+            "database.url": url,
+            "auth.creators": ["*"],
+            "transcoder.rungs": [240],
+            "transcoder.preset": "ultrafast",
+        }
+        with nats_server(tmp_path) as bus:
+            with serving(tmp_path / "data", settings | {"bus.backend": "nats", "bus.url": bus.url}) as server:
+                check(server, tmp_path)
     finally:
         database.drop(name)
 
@@ -69,7 +70,7 @@ def check(server: Server, folder: Path) -> None:
         assert page["next_cursor"]
         assert http.get("/api/v1/assets", params={"search": "postgresql"}).json()["items"][0]["id"] == asset_id
         assert http.delete(f"/api/v1/assets/{asset_id}").status_code == 204
-    assert httpx.get(url).status_code == 403
+    wait_for(lambda: httpx.get(url).status_code == 403, 10)
 
 
 def test_a_database_that_is_away_is_said_in_one_sentence(tmp_path: Path) -> None:
