@@ -15,12 +15,13 @@ import uvicorn
 
 from streamgate import __version__
 from streamgate.domain.clock import Clock, SystemClock
-from streamgate.domain.errors import ConfigurationError, Unavailable
+from streamgate.domain.errors import Unavailable
 from streamgate.domain.identity import ANONYMOUS, Caller
 from streamgate.kernel import Assembled, Binding, DirectBinding, Host, Plugin
 from streamgate.openers import BUS, OUTBOX, Opening, database_url, given_for
 from streamgate.runtime.connection import AtOnce, bounded
 from streamgate.runtime.health import HealthBoard
+from streamgate.runtime.listening import bound
 from streamgate.runtime.site import Site
 from streamgate.runtime.telemetry import Metrics
 from streamgate.runtime.vitals import Vitals
@@ -209,17 +210,13 @@ async def serve(
 
         telling = asyncio.create_task(tell_when_ready())
         try:
-            await server.serve()
+            await server.serve(bound(server.config.host, server.config.port))
         finally:
             telling.cancel()
             running.draining.set()
             if server.server_state.tasks:
                 # Requests that were cut off end before what they work with is closed.
                 await asyncio.wait(set(server.server_state.tasks), timeout=CUT_OFF_S)
-        if not server.started:
-            raise ConfigurationError(
-                f"Port {server.config.port} on {settings.host} cannot be listened on; is it in use?"
-            )
     structlog.get_logger().info("stopped")
 
 

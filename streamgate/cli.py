@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -23,6 +24,9 @@ class Commands(click.Group):
             sys.exit(2)
         except StreamGateError as error:
             click.echo(f"streamgate: {error.detail} ({error.code})", err=True)
+            for wrong in error.errors:
+                if wrong.detail != error.detail:
+                    click.echo(f"  {wrong.pointer or 'the whole'}: {wrong.detail}", err=True)
             sys.exit(1)
 
 
@@ -46,8 +50,22 @@ config_option = click.option(
 data_dir_option = click.option(
     "--data-dir", type=click.Path(path_type=Path), help="Folder of all local state [default: ./data]."
 )
+
+
+def _address(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    try:
+        parsed = urlsplit(value)
+        usable = parsed.scheme in {"http", "https"} and bool(parsed.hostname) and parsed.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise click.BadParameter(f"{value!r} is no address such as http://127.0.0.1:8080.")
+    return value
+
+
 server_option = click.option(
     "--server",
+    callback=_address,
     envvar="STREAMGATE_SERVER",
     default="http://127.0.0.1:8080",
     show_default=True,

@@ -204,8 +204,13 @@ async def given_for(
 @contextmanager
 def data_directory_lock(data_dir: Path) -> Iterator[None]:
     """Hold the data directory for this process alone; `ConfigurationError` when another one has it."""
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (data_dir / "lock").open("a+") as file:
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (data_dir / "lock").open("a+")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigurationError(f"The data directory {data_dir} cannot be used: {reason}.") from None
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

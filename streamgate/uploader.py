@@ -21,6 +21,9 @@ PIECE = 1 << 20
 ATTEMPTS = 12
 """Times in a row that nothing gets through before it is given up."""
 
+FIRST_ATTEMPTS = 5
+"""The same before the server has answered at all: some six seconds, enough for a restart."""
+
 LONGEST_WAIT_S = 15.0
 
 
@@ -75,8 +78,10 @@ class Uploader:
                     known, stored = None, -1
                 except (aiohttp.ClientError, TimeoutError, OSError, Unavailable) as error:
                     failures += 1
-                    if failures >= ATTEMPTS:
-                        raise Unavailable(f"{self._server} does not answer ({type(error).__name__}).") from error
+                    if failures >= (FIRST_ATTEMPTS if known is None else ATTEMPTS):
+                        raise Unavailable(
+                            f"{self._server} does not answer ({type(error).__name__}); is the server running?"
+                        ) from error
                     await asyncio.sleep(min(LONGEST_WAIT_S, 0.2 * 2**failures) * random.uniform(0.5, 1))  # noqa: S311
 
     async def _create(self, http: aiohttp.ClientSession, size: int, metadata: Mapping[str, str]) -> Uploaded:
@@ -143,7 +148,7 @@ async def _check(answer: aiohttp.ClientResponse) -> None:
         problem = None
     if not isinstance(problem, dict) or "code" not in problem:
         raise Unavailable(f"HTTP {answer.status}; is that a StreamGate server?")
-    raise StreamGateError.from_wire(problem)
+    raise StreamGateError.from_problem(problem)
 
 
 def _recalled(memory: Path) -> Uploaded | None:

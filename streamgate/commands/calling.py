@@ -30,7 +30,7 @@ async def call(
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise Unavailable(f"{server} does not answer ({type(error).__name__}); is the server running?") from error
     if answer.status >= 400:
-        raise StreamGateError.from_wire(
+        raise StreamGateError.from_problem(
             content if isinstance(content, dict) and "code" in content else {"detail": f"HTTP {answer.status}"}
         )
     return content

@@ -87,6 +87,19 @@ class StreamGateError(Exception):
             extra=value.get("extra") or {},
         )
 
+    @classmethod
+    def from_problem(cls, document: dict[str, Any]) -> StreamGateError:
+        """The error that a problem document of the API (RFC 9457) tells of; what it lacks is left out."""
+        given = document.get("errors")
+        items = [item for item in given if isinstance(item, dict)] if isinstance(given, list) else []
+        return cls.from_wire(
+            {
+                "code": str(document.get("code", "")),
+                "detail": str(document.get("detail", "The server failed without saying why.")),
+                "errors": [[str(item.get("pointer", "")), str(item.get("detail", ""))] for item in items],
+            }
+        )
+
     def at(self, pointer: str) -> Self:
         """The same error, naming the input member ``pointer`` (RFC 6901) as its cause."""
         self.errors = (*self.errors, FieldError(pointer, self.detail))

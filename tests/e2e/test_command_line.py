@@ -57,6 +57,16 @@ def test_a_file_that_is_no_film_fails_with_its_reason(shared: Server, tmp_path: 
     assert done.stdout == ""
 
 
+def test_a_policy_that_cannot_be_is_explained_by_its_place(shared: Server, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps({"v": 1, "expr": {"guesslist": {}}}))
+    bad = tmp_path / "notes.mp4"
+    bad.write_text("no film\n")
+    done = streamgate("upload", str(bad), "--policy", str(policy), *at(shared), state=tmp_path)
+    assert done.returncode == 1
+    assert "/document/expr/guesslist: is no rule that this server knows" in done.stderr
+
+
 def test_jobs_are_listed_shown_and_run_again(shared: Server, tmp_path: Path) -> None:
     bad = tmp_path / "notes.mp4"
     bad.write_text("no film\n" * 100)

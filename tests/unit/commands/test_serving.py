@@ -42,17 +42,53 @@ def free_port() -> int:
         (["serve"], {"STREAMGATE_UPLOAD__NOTHING": "1"}, "There is no setting upload.nothing."),
         (["serve"], {"STREAMGATE_NOTHING": "1"}, "names no setting"),
         (["serve"], {"DATABASE_URL": "mysql://x/y"}, "database.url"),
+        (["serve", "--data-dir", "file"], {}, "/file cannot be used: file exists."),
+        (["serve", "--data-dir", "/proc/nothing"], {}, "cannot be used: "),
+        (["migrate", "--data-dir", "file/below"], {}, "cannot be used: "),
         (["jobs", "list"], {}, "No API key"),
     ],
 )
 def test_wrong_use_is_one_sentence_and_exit_code_2(
     tmp_path: Path, arguments: list[str], environ: dict[str, str], sentence: str
 ) -> None:
+    (tmp_path / "file").touch()
     done = streamgate(*arguments, cwd=tmp_path, **environ)
     assert done.returncode == 2, done.stderr
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1", "no-such-host.invalid"])
+def test_a_port_that_cannot_be_had_is_one_sentence_and_exit_code_2(tmp_path: Path, host: str) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        done = streamgate("serve", "--host", host, "--port", str(port), cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert f"streamgate: Port {port} on {host} cannot be listened on: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Errno" not in done.stderr
+
+
+@pytest.mark.parametrize("server", ["films", "localhost:8080", "ftp://films.example", "http://", "http://x:port"])
+def test_an_address_that_is_none_is_refused_before_anything_is_sent(tmp_path: Path, server: str) -> None:
+    film = tmp_path / "film.mp4"
+    film.touch()
+    for command in (["upload", str(film)], ["jobs", "list"]):
+        done = streamgate(*command, "--api-key", "x", "--server", server, cwd=tmp_path)
+        assert done.returncode == 2, done.stderr
+        assert "is no address such as http://127.0.0.1:8080." in done.stderr
+
+
+def test_an_upload_to_nobody_does_not_wait_long(tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    film.write_bytes(b"film")
+    address = f"http://127.0.0.1:{free_port()}"
+    done = streamgate("upload", str(film), "--api-key", "x", "--server", address, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert f"{address} does not answer (ClientConnectorError); is the server running? (unavailable)" in done.stderr
 
 
 def test_a_server_that_is_not_there_is_exit_code_1(tmp_path: Path) -> None:
