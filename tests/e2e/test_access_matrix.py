@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,7 +14,7 @@ from streamgate.domain.identity import Prefix, Role, new_id
 from streamgate.kernel import discover
 from streamgate.plugins.api_gateway.documents import snapshot
 from tests.support.product import problem
-from tests.support.server import Server
+from tests.support.server import Server, serving
 from tests.support.wallet import Wallet
 
 DOCUMENT: dict[str, Any] = json.loads(snapshot())
@@ -36,8 +37,6 @@ PLACEHOLDERS = {
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A server where only one wallet may upload."""
-    from tests.support.server import serving
-
     creator = Wallet()
     with serving(tmp_path_factory.mktemp("guarded") / "data", {"auth.creators": [creator.address]}) as server:
         yield server, creator.sign_in(server.url), Wallet().sign_in(server.url)
@@ -144,3 +143,13 @@ def test_a_page_of_another_origin_may_not_read(guarded: tuple[Server, str, str])
         asked = {"origin": origin, "access-control-request-method": "POST"}
         preflight = httpx.options(f"{server.url}/api/v1/uploads", headers=asked)
         assert ("access-control-allow-origin" in preflight.headers) is allowed
+
+
+def test_wallets_that_the_settings_name_have_their_roles(tmp_path: Path) -> None:
+    chief, maker, guest = Wallet(), Wallet(), Wallet()
+    roles = {"auth.admins": [f"eip155:1:{chief.address}"], "auth.creators": [maker.address.lower()]}
+    with serving(tmp_path / "data", roles) as server:
+        for wallet, role, status in ((chief, "admin", 200), (maker, "creator", 403), (guest, "viewer", 403)):
+            with server.client(wallet.sign_in(server.url)) as http:
+                assert http.get("/api/v1/auth/session").json()["role"] == role
+                assert http.get("/api/v1/system/status").status_code == status

@@ -16,7 +16,7 @@ from streamgate.domain.identity import Caller, Prefix, Role, new_id
 from streamgate.plugins.auth.chain_reads import ChainReads
 from streamgate.runtime.database import Database
 from tests.support.access import access
-from tests.support.chain import CHAIN, Chain
+from tests.support.chain import CHAIN, Chain, anvil
 from tests.support.clock import FakeClock
 from tests.support.server import free_port
 
@@ -100,8 +100,32 @@ async def test_named_tokens_count_and_a_missing_one_is_nobodys(gate: Gate, chain
     assert (await gate.ask(holds(ticket, token_ids=["999"]), holder)).outcome == "deny"
     assert (await gate.ask(holds(ticket, token_ids=["50", "51"], min="2"), holder)).outcome == "allow"
     assert (await gate.ask(holds(ticket, token_ids=["50", "999"], min="2"), holder)).outcome == "deny"
-    chain.burn(ticket, 51)
-    assert (await gate.ask(holds(ticket, token_ids=["51"]), holder, finality="latest")).outcome in {"allow", "deny"}
+
+
+async def test_finality_says_which_block_is_read(database: Database, clock: FakeClock, tmp_path: Path) -> None:
+    """The node calls safe what is four blocks old, and finalized what is eight."""
+    with anvil("--slots-in-an-epoch", "4") as chain:
+        async with JsonRpcChains({CHAIN: [chain.url]}, clock) as chains:
+            gate = Gate(access(database, clock, chains, tmp_path))
+            ticket, holder = chain.deploy("Ticket"), chain.accounts[1]
+            mined(chain, 10)
+            chain.mint(ticket, holder, 1)
+
+            async def outcomes() -> list[str]:
+                clock.advance(5)
+                kinds = ("latest", "safe", "finalized")
+                return [(await gate.ask(holds(ticket), holder, finality=kind)).outcome for kind in kinds]
+
+            assert await outcomes() == ["allow", "deny", "deny"]
+            mined(chain, 4)
+            assert await outcomes() == ["allow", "allow", "deny"]
+            mined(chain, 4)
+            assert await outcomes() == ["allow", "allow", "allow"]
+
+
+def mined(chain: Chain, blocks: int) -> None:
+    for _ in range(blocks):
+        chain.rpc("evm_mine")
 
 
 @pytest.mark.parametrize("name", ["Mute", "Refusing", "Shouting", None])
