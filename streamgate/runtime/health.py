@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Protocol
 
 from streamgate.domain.clock import Clock
 from streamgate.kernel.plugin import Check, Health
@@ -50,3 +51,20 @@ class HealthBoard:
 def worst(checks: Mapping[str, Check]) -> str:
     """``ok`` when every check is, else the worst status among them."""
     return max((check.status for check in checks.values()), key=ORDER.index, default="ok")
+
+
+class Answers(Protocol):
+    """Something outside the process that can be asked whether it answers."""
+
+    async def healthy(self) -> bool:
+        """Whether it answers now."""
+        ...
+
+
+def reachable(outside: Answers) -> Health:
+    """The check of something that nothing works without: ``down`` while it does not answer."""
+
+    async def health() -> dict[str, Check]:
+        return {"": Check("ok") if await outside.healthy() else Check("down", "it does not answer")}
+
+    return health

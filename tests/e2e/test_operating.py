@@ -23,6 +23,7 @@ def test_the_status_tells_how_the_process_and_its_work_are(shared: Server, ready
     assert 0 < checks["process.disk"]["values"]["free_bytes"] < checks["process.disk"]["values"]["total_bytes"]
     assert checks["transcoder.queue"]["values"].keys() == {"runnable", "oldest_s", "encode_speed"}
     assert checks["transcoder.queue"]["values"]["encode_speed"] > 0
+    assert checks["database"]["status"] == checks["bus"]["status"] == "ok"
     assert checks["worker.outbox"]["values"].keys() == {"waiting", "oldest_s"}
 
 

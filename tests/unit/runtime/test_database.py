@@ -10,9 +10,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
+from streamgate.domain.clock import SystemClock
 from streamgate.domain.errors import ConfigurationError, InsufficientStorage, Unavailable
 from streamgate.runtime import engines
 from streamgate.runtime.database import Database, after_commit, open_database
+from streamgate.runtime.health import HealthBoard, reachable, worst
 
 
 @pytest.fixture
@@ -167,6 +169,11 @@ async def test_health_is_what_a_statement_says(tmp_path: Path, database: Databas
     assert await database.healthy()
     async with open_database(f"sqlite+aiosqlite:///{tmp_path / 'missing' / 'x.db'}") as away:
         assert not await away.healthy()
+        board = HealthBoard("monolith", "1", SystemClock())
+        board.add("database", reachable(away))
+        board.add("another", reachable(database))
+        checks = await board.checks()
+        assert (checks["database"].status, checks["another"].status, worst(checks)) == ("down", "ok", "down")
 
 
 async def test_another_kind_of_database_is_refused() -> None:
