@@ -18,7 +18,7 @@ from streamgate.domain.clock import Clock, SystemClock
 from streamgate.domain.errors import Unavailable
 from streamgate.domain.identity import ANONYMOUS, Caller
 from streamgate.kernel import Assembled, Binding, DirectBinding, Host, Plugin
-from streamgate.openers import BUS, DATABASE, OUTBOX, Opening, database_url, given_for
+from streamgate.openers import BUS, DATABASE, OBJECTS, OUTBOX, Opening, database_url, given_for
 from streamgate.runtime.connection import AtOnce, bounded
 from streamgate.runtime.health import HealthBoard, reachable
 from streamgate.runtime.listening import bound
@@ -98,7 +98,7 @@ class Running:
 
     async def _connect(self, opening: Opening, stack: AsyncExitStack) -> None:
         """Facts and signals to the plugins that listen; then the relay, so that nothing is delivered to nobody."""
-        for check, name in (("database", DATABASE), ("bus", BUS)):
+        for check, name in (("database", DATABASE), ("bus", BUS), ("objects", OBJECTS)):
             if name in opening.opened:
                 self.board.add(check, reachable(opening.opened[name]))
         if BUS in opening.opened:

@@ -147,6 +147,7 @@ async def _open_schedules(o: Opening) -> Any:
 SANDBOX = "streamgate.media.sandbox:Sandbox"
 DATABASE = "streamgate.runtime.database:Database"
 BUS = "streamgate.ports.bus:Bus"
+OBJECTS = "streamgate.ports.storage:BlobStore"
 OUTBOX = "streamgate.runtime.outbox:Outbox"
 
 OPENERS: dict[str, tuple[Callable[[Opening], Awaitable[Any]], tuple[str, ...]]] = {
@@ -154,7 +155,7 @@ OPENERS: dict[str, tuple[Callable[[Opening], Awaitable[Any]], tuple[str, ...]]] 
     DATABASE: (_open_database, ()),
     BUS: (_open_bus, ()),
     "streamgate.ports.cache:Cache": (_open_cache, ()),
-    "streamgate.ports.storage:BlobStore": (_open_storage, ()),
+    OBJECTS: (_open_storage, ()),
     "streamgate.ports.chain:Chains": (_open_chains, ()),
     "streamgate.ports.discovery:Discovery": (_open_discovery, ()),
     "streamgate.ports.limiter:Limiter": (_open_limiter, ()),

@@ -21,6 +21,12 @@ from streamgate.domain.errors import Conflict, InsufficientStorage, NotFound, Un
 from streamgate.ports.storage import BlobInfo, BlobRange, BlobStore
 
 PIECE = 1 << 20
+SYNCED_EARLY = 8 << 20
+"""Bytes after which a file that is being written is synced in the background."""
+
+MOST_PIECES = 256
+"""Pieces that one writev(2) takes; the system allows 1024."""
+
 LONGEST_KEY = 512
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]+\Z")
 _PARTIAL = "~partial"
@@ -144,6 +150,9 @@ class LocalBlobStore(BlobStore):
     async def free_bytes(self) -> int | None:
         return (await _in_thread(shutil.disk_usage, self._root)).free
 
+    async def healthy(self) -> bool:
+        return await _in_thread(os.access, self._partial, os.W_OK | os.X_OK)
+
     async def append(self, key: str, offset: int, data: AsyncIterator[bytes]) -> int:
         path = self._path(key)
         file = await _in_thread(_open_to_append, path, self._root)
@@ -167,10 +176,13 @@ class LocalBlobStore(BlobStore):
         return self._root.joinpath(*segments)
 
 
-async def _in_thread(work: Callable[..., T], *arguments: object) -> T:
-    """Run file work in a thread, its errors as those of the tree; when cancelled, wait for it first, so that nothing goes on
+def _begun(work: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
+    return asyncio.get_running_loop().run_in_executor(None, work, *arguments)
+
+
+async def _settled(future: asyncio.Future[T]) -> T:
+    """What file work came to, its errors as those of the tree; when cancelled, wait for it first, so that nothing goes on
     behind our back."""
-    future = asyncio.get_running_loop().run_in_executor(None, work, *arguments)
     try:
         with _translated():
             return await asyncio.shield(future)
@@ -179,18 +191,72 @@ async def _in_thread(work: Callable[..., T], *arguments: object) -> T:
         raise
 
 
+async def _in_thread(work: Callable[..., T], *arguments: object) -> T:
+    return await _settled(_begun(work, *arguments))
+
+
 async def _copy(data: AsyncIterator[bytes], file: BinaryIO) -> None:
-    """Write what comes, gathered into larger pieces; what came before an error is written too."""
-    waiting = bytearray()
+    """Write what comes, also what came before an error."""
+    behind = _Behind(file)
     try:
         async for piece in data:
-            waiting += piece
-            if len(waiting) >= PIECE:
-                full, waiting = waiting, bytearray()
-                await _in_thread(_write, file, full)
+            await behind.take(piece)
     finally:
-        if waiting:
-            await _in_thread(_write, file, waiting)
+        await behind.finish()
+
+
+class _Behind:
+    """Writes behind the sender: one write and one sync at a time, in threads, while the next bytes arrive.
+
+    Syncing early leaves little to wait for at the end; whoever promises durability syncs once more then.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._pieces: list[bytes] = []
+        self._gathered = self._unsynced = 0
+        self._writing: asyncio.Future[None] | None = None
+        self._syncing: asyncio.Future[None] | None = None
+
+    async def take(self, piece: bytes) -> None:
+        """Gather; once a whole `PIECE` is there, wait for the write before and begin the next."""
+        self._pieces.append(piece)
+        self._gathered += len(piece)
+        if self._gathered >= PIECE:
+            await self._next()
+
+    async def finish(self) -> None:
+        """Everything taken is written, and no thread is at work any more."""
+        try:
+            if self._pieces:
+                await self._next()
+            if self._writing is not None:
+                await _settled(self._writing)
+        finally:
+            if self._syncing is not None:
+                await _settled(self._syncing)
+
+    async def _next(self) -> None:
+        if self._writing is not None:
+            await _settled(self._writing)
+        self._unsynced += self._gathered
+        self._writing = _begun(_write_all, self._file.fileno(), self._pieces)
+        self._pieces, self._gathered = [], 0
+        if self._unsynced >= SYNCED_EARLY and (self._syncing is None or self._syncing.done()):
+            if self._syncing is not None:
+                await _settled(self._syncing)
+            self._unsynced = 0
+            self._syncing = _begun(os.fdatasync, self._file.fileno())
+
+
+def _write_all(handle: int, pieces: list[bytes]) -> None:
+    left = [memoryview(piece) for piece in pieces if piece]
+    while left:
+        written = os.writev(handle, left[:MOST_PIECES])
+        while left and written >= len(left[0]):
+            written -= len(left.pop(0))
+        if written:
+            left[0] = left[0][written:]
 
 
 def _write(file: BinaryIO, data: bytes | bytearray) -> None:

@@ -154,6 +154,13 @@ class S3BlobStore(BlobStore):
         with _translated():
             await self._s3.delete_object(Bucket=self._bucket.name, Key=_checked(key))
 
+    async def healthy(self) -> bool:
+        try:
+            await self._s3.head_bucket(Bucket=self._bucket.name)
+        except (BotoCoreError, ClientError, TransportError, TimeoutError, OSError):
+            return False
+        return True
+
     async def delete_prefix(self, prefix: str) -> int:
         if not prefix.endswith("/"):
             raise ValueError("a prefix to delete ends in /")

@@ -90,6 +90,10 @@ class BlobStore(ABC):
     async def free_bytes(self) -> int | None:
         """Room left; None when the store does not know."""
 
+    @abstractmethod
+    async def healthy(self) -> bool:
+        """Whether the store answers now and takes objects, as far as a quick look can tell. Raises nothing."""
+
     async def append(self, key: str, offset: int, data: AsyncIterator[bytes]) -> int:
         """Cut the object (made when missing) to ``offset`` bytes, add ``data``, and return its new length.
 

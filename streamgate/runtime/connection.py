@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from streamgate.domain.errors import PayloadTooLarge, StreamGateError, ValidationFailed
+from streamgate.domain.errors import MethodNotAllowed, PayloadTooLarge, StreamGateError, ValidationFailed
 from streamgate.runtime import problems
 
 MAX_HEADERS = 64 << 10
@@ -35,6 +35,7 @@ _UNUSUAL = re.compile(
     rb"|connection(?!:[ \t]*keep-alive\r\n))|[^\r]\n|\r[^\n]|\0",
     re.IGNORECASE,
 )
+_REQUEST_LINE = re.compile(rb"(?!(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|TRACE|CONNECT) )[A-Z-]{1,20} [^ ]+ HTTP/1\.1\r\n")
 _END = b"\r\n\r\n"
 
 
@@ -76,6 +77,7 @@ class _Connection(HttpToolsProtocol):
     _between_requests = True
     _in_headers = False
     _received = 0
+    _first = b""
     _timer: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
@@ -83,6 +85,7 @@ class _Connection(HttpToolsProtocol):
             if self.starts and data.startswith(self.starts) and self._answer_at_once(data):
                 return
             self._expect_headers()
+            self._first = data[:MOST_AT_ONCE]
         super().data_received(data)
         if self._in_headers:
             self._received += len(data)
@@ -139,8 +142,11 @@ class _Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP is answered with a problem document too."""
-        self._refuse(ValidationFailed("The request is not well-formed HTTP/1.1."))
+        """What is no HTTP is answered with a problem document too; so is a method that the parser has never heard of."""
+        if _REQUEST_LINE.match(self._first):
+            self._refuse(MethodNotAllowed("This address does not take that method."))
+        else:
+            self._refuse(ValidationFailed("The request is not well-formed HTTP/1.1."))
 
     def _expect_headers(self) -> None:
         self._between_requests, self._in_headers, self._received = False, True, 0

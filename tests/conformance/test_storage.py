@@ -62,6 +62,10 @@ async def test_an_object_is_read_back_whole_and_by_range(store: BlobStore) -> No
     assert await store.stat("a/b/c.bin") == info
 
 
+async def test_a_working_store_is_healthy(store: BlobStore) -> None:
+    assert await store.healthy()
+
+
 async def test_what_is_not_there_is_not_found(store: BlobStore) -> None:
     assert await store.stat("nothing") is None
     with pytest.raises(NotFound):
@@ -213,6 +217,12 @@ async def test_a_full_disk_is_said_and_loses_nothing(small_disk: Path) -> None:
     assert await store.read("kept") == b"x" * 1_000_000
     await store.delete("grown")
     assert await store.append("grown", 0, pieces(b"y" * 500_000)) == 500_000
+
+
+async def test_a_folder_that_is_gone_is_not_healthy(tmp_path: Path) -> None:
+    store = LocalBlobStore(tmp_path / "objects")
+    (tmp_path / "objects").rename(tmp_path / "elsewhere")
+    assert not await store.healthy()
 
 
 async def test_what_a_crash_left_is_removed_at_the_next_start(tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ def test_a_route_is_closed_to_those_below_its_role(
         ("GET", "/api/v2/assets", (404, "not_found")),
         ("PUT", "/api/v1/assets", (405, "method_not_allowed")),
         ("TRACE", "/api/v1/assets", (405, "method_not_allowed")),
+        ("FOO", "/api/v1/assets", (405, "method_not_allowed")),
         ("GET", "/p/", (404, "not_found")),
         ("GET", "/p/x/y/z", (404, "not_found")),
         ("GET", "/api/v1/assets?limit=0", (422, "validation_failed")),

@@ -108,6 +108,16 @@ def test_every_answer_carries_safe_headers(strict: Server) -> None:
             assert "strict-transport-security" not in headers
 
 
+def test_the_documentation_page_runs_no_script(strict: Server) -> None:
+    with seen_as(strict, "198.51.100.9") as http:
+        page = http.get("/docs")
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    rules = dict(rule.strip().partition(" ")[::2] for rule in page.headers["content-security-policy"].split(";"))
+    assert rules["default-src"] == rules["frame-ancestors"] == rules["base-uri"] == "'none'"
+    assert not rules.keys() & {"script-src", "connect-src", "img-src"}
+    assert "<script" not in page.text
+
+
 def test_an_encrypted_site_says_so(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("https")
     with serving(folder / "data", {"public_url": "https://films.example"}) as server:

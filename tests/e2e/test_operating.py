@@ -23,7 +23,12 @@ def test_the_status_tells_how_the_process_and_its_work_are(shared: Server, ready
     assert 0 < checks["process.disk"]["values"]["free_bytes"] < checks["process.disk"]["values"]["total_bytes"]
     assert checks["transcoder.queue"]["values"].keys() == {"runnable", "oldest_s", "encode_speed"}
     assert checks["transcoder.queue"]["values"]["encode_speed"] > 0
-    assert checks["database"]["status"] == checks["bus"]["status"] == "ok"
+    for name in ("database", "bus", "objects", "upload", "metadata", "streaming", "cache.memory"):
+        assert checks[name]["status"] == "ok", name
+    assert checks["metadata"]["values"]["ready"] >= 1
+    assert checks["upload"]["values"].keys() == {"open", "announced_bytes"}
+    assert checks["streaming"]["values"]["sessions"] >= 0
+    assert checks["cache.memory"]["values"].keys() == {"entries", "bytes", "hits", "misses"}
     assert checks["worker.outbox"]["values"].keys() == {"waiting", "oldest_s"}
 
 

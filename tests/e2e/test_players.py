@@ -45,8 +45,7 @@ def test_a_player_plays_seeks_switches_and_shows_captions(shared: Server, spoken
         assert screen.do("speaking") == "de"
         assert any("/audio-2/" in url and url.endswith(".m4s") for url in screen.requested)
         screen.do("captions", "en")
-        screen.seek(4.6)
-        screen.wait_for_caption("of two")
+        screen.wait_for_caption("of two", before=4.6)
         assert screen.shown() > 60
         assert screen.problems() == []
         assert screen.longest_stall() < SEGMENT_S

@@ -13,7 +13,8 @@ const watch = video => {
 const hlsjs = async (video, url, seen) => {
   const hls = new Hls({ maxBufferLength: 6, maxMaxBufferLength: 6, startLevel: 0 });
   hls.on(Hls.Events.ERROR, (_, data) => {
-    if (data.fatal || !/bufferStalled|nudge/i.test(data.details)) seen.problems.push(`${data.details} ${data.response?.code ?? ''}`);
+    // A stall is measured; "aborted" is a request that the player itself gave up for another.
+    if (data.fatal || !/bufferStalled|nudge|^aborted$/i.test(data.details)) seen.problems.push(`${data.details} ${data.response?.code ?? ''}`);
   });
   await new Promise((resolve, reject) => {
     hls.on(Hls.Events.MANIFEST_PARSED, resolve);
@@ -41,7 +42,7 @@ const dash = async (video, url, seen) => {
     heights: () => player.getRepresentationsByType('video').map(r => r.height),
     height: wanted => {
       player.updateSettings({ streaming: { abr: { autoSwitchBitrate: { video: false } } } });
-      player.setRepresentationForTypeById('video', player.getRepresentationsByType('video').find(r => r.height === wanted).id, true);
+      player.setRepresentationForTypeById('video', player.getRepresentationsByType('video').find(r => r.height === wanted).id);
     },
     languages: () => player.getTracksFor('audio').map(track => track.lang),
     language: wanted => player.setCurrentTrack(player.getTracksFor('audio').find(track => track.lang === wanted)),

@@ -72,17 +72,24 @@ class Player:
         self.do("height", height)
         for _ in range(4):
             try:
-                self.wait_until_height(height, 8)
+                self.wait_until_height(height, 10)
             except NotInTime:
                 self.seek(1.0)
             else:
                 return
         raise AssertionError(f"pictures of {height} pixels were never shown")
 
-    def wait_for_caption(self, text: str, timeout_s: float = 20) -> None:
-        """Return when a cue with this text is on screen."""
+    def wait_for_caption(self, text: str, before: float) -> None:
+        """Return when a cue with this text is on screen; gone back to ``before`` it (seconds) until the captions are loaded."""
         condition = f"text => ({CUES})().some(shown => shown.includes(text))"
-        self._page.wait_for_function(condition, arg=text, timeout=timeout_s * 1000)
+        for _ in range(5):
+            self.seek(before)
+            try:
+                self._page.wait_for_function(condition, arg=text, timeout=8000)
+            except NotInTime:
+                continue
+            return
+        raise AssertionError(f"the caption {text!r} was never shown")
 
     def image_size(self, url: str) -> tuple[int, int]:
         """Width and height of an image as the browser decodes it."""

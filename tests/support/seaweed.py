@@ -61,6 +61,8 @@ def seaweed(folder: Path) -> Iterator[ObjectService]:
     command = [
         *(program, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.port={s3}"),
         *(f"-s3.config={config}", f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"),
+        # Two more servers of its own would take fixed ports, so that no two services could run side by side.
+        *("-s3.port.iceberg=0", "-s3.port.lance=0"),
         *("-master.telemetry=false", "-volume.max=1000", "-master.volumeSizeLimitMB=64"),
     ]
     with (folder / "weed.log").open("wb") as log:

@@ -27,7 +27,12 @@ async def setup(context: Context[CacheSettings]) -> AsyncGenerator[Parts, None]:
     policy: CachePolicy = service
     metrics = TierMetrics(cache, context.need(Metrics).registry)
     async with every(LOOK_S, metrics.look, name="reading of cache statistics", at_once=True):
-        yield Parts(provides={CachePolicy: policy}, routes=controllers(policy), listens={Purge: service.obey})
+        yield Parts(
+            provides={CachePolicy: policy},
+            routes=controllers(policy),
+            listens={Purge: service.obey},
+            health=service.health,
+        )
 
 
 plugin = Plugin(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -21,6 +21,7 @@ from streamgate.contracts.cache import (
 )
 from streamgate.domain.errors import ValidationFailed
 from streamgate.domain.identity import Caller, Prefix, Role, is_id
+from streamgate.kernel import Check
 from streamgate.ports.bus import Bus
 from streamgate.ports.cache import Cache, Tier
 from streamgate.runtime.events import send_signal
@@ -81,6 +82,18 @@ class CacheService:
     async def obey(self, purge: Purge) -> None:
         """Drop what the signal names from this process's cache."""
         await self._cache.purge(purge.tags)
+
+
+    async def health(self) -> Mapping[str, Check]:
+        """A check per tier: what it holds, and how often it was asked and had it."""
+        return {
+            tier.name: Check(
+                "ok",
+                f"{tier.entries} values",
+                {"entries": float(tier.entries), "bytes": float(tier.bytes), "hits": float(tier.hits), "misses": float(tier.misses)},
+            )
+            for tier in await self._cache.tiers()
+        }
 
 
 class TierMetrics(Collector):

@@ -34,7 +34,7 @@ async def setup(context: Context[MetadataSettings]) -> AsyncGenerator[Parts, Non
         clock=context.need(Clock),
     )
     catalog: Catalog = service
-    yield Parts(provides={Catalog: catalog}, routes=controllers(service, context.draining))
+    yield Parts(provides={Catalog: catalog}, routes=controllers(service, context.draining), health=service.health)
 
 
 plugin = Plugin(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -21,10 +21,11 @@ from streamgate.contracts.metadata import (
     PolicySummary,
 )
 from streamgate.contracts.transcoder import PosterPayload
-from streamgate.domain.asset import Visibility
+from streamgate.domain.asset import AssetState, Visibility
 from streamgate.domain.clock import Clock, instant
 from streamgate.domain.errors import Conflict, FieldError, Forbidden, NotFound, ValidationFailed
 from streamgate.domain.identity import Caller, Prefix, Role, is_id, new_id
+from streamgate.kernel import Check
 from streamgate.plugins.metadata import store
 from streamgate.plugins.metadata.settings import MetadataSettings
 from streamgate.plugins.metadata.store import Film
@@ -158,6 +159,13 @@ class CatalogService:
         if info is None:
             raise NotFound("This film has no poster yet.")
         return info, self._blobs.open(info.key)
+
+    async def health(self) -> Mapping[str, Check]:
+        """How many films there are, by state."""
+        async with self._database.read() as connection:
+            found = await store.counts(connection)
+        values = {state.value: float(found.get(state, 0)) for state in AssetState}
+        return {"": Check("ok", f"{sum(found.values())} films", values)}
 
     async def _existing(self, asset_id: str) -> Film:
         film = None

@@ -128,6 +128,14 @@ async def find(
     return [_film(row) for row in await connection.execute(query)]
 
 
+async def counts(connection: AsyncConnection) -> dict[AssetState, int]:
+    """Films that are not deleted, by state."""
+    rows = await connection.execute(
+        select(assets.c.state, func.count()).where(assets.c.deleted_ms.is_(None)).group_by(assets.c.state)
+    )
+    return {AssetState(state): count for state, count in rows}
+
+
 async def change(tx: Transaction, asset_id: str, now_ms: int, values: dict[str, Any]) -> None:
     """Set columns of a film that is not deleted."""
     await tx.execute(

@@ -89,6 +89,7 @@ async def setup(context: Context[StreamingSettings]) -> AsyncGenerator[Parts, No
             routes=controllers(playback),
             mounts={"/p/": media},
             listens=_listeners(service, library),
+            health=service.health,
         )
         await service.write_heartbeats()
         await gate.close()

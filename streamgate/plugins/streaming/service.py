@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from streamgate.contracts.auth import Access, CredentialEnded, PolicyChanged
 from streamgate.contracts.metadata import AssetAccess, AssetChanged, AssetDeleted, Catalog
@@ -11,6 +12,7 @@ from streamgate.domain.asset import Visibility
 from streamgate.domain.clock import Clock, instant
 from streamgate.domain.errors import Conflict, NotFound, Unauthenticated, ValidationFailed
 from streamgate.domain.identity import Caller, Prefix, Role, is_id, new_id
+from streamgate.kernel import Check
 from streamgate.plugins.streaming import store
 from streamgate.plugins.streaming.gate import Gate
 from streamgate.plugins.streaming.library import Library
@@ -139,6 +141,11 @@ class PlaybackService:
         """Periodic: rows of sessions long over."""
         async with self._database.write() as tx:
             await store.delete_expired(tx, self._clock.now_ms() - KEPT_AFTER_END_S * 1000)
+
+    async def health(self) -> Mapping[str, Check]:
+        """How many sessions this process serves now."""
+        live = self._gate.live(self._settings.idle_s)
+        return {"": Check("ok", f"{live} sessions are watched", {"sessions": float(live)})}
 
     async def _end(self, **which: str | None) -> None:
         async with self._database.write() as tx:

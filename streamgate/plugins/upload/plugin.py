@@ -46,6 +46,7 @@ async def setup(context: Context[UploadSettings]) -> AsyncGenerator[Parts, None]
             routes=controllers(service, context.need(Site), settings),
             middleware=(partial(TusVersion, max_size=settings.max_size),),
             listens={AssetDeleted: service.asset_deleted},
+            health=service.health,
         )
 
 

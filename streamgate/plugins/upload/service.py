@@ -29,6 +29,7 @@ from streamgate.domain.errors import (
     ValidationFailed,
 )
 from streamgate.domain.identity import Caller, Prefix, Role, is_id, new_id
+from streamgate.kernel import Check
 from streamgate.plugins.upload import store, tus
 from streamgate.plugins.upload.body import Body
 from streamgate.plugins.upload.described import new_asset, short
@@ -355,7 +356,7 @@ class UploadService:
         if size > self._settings.max_size:
             raise PayloadTooLarge(f"A film may have at most {self._settings.max_size} bytes.")
         async with self._database.read() as connection:
-            announced = await store.announced(connection)
+            _, announced = await store.open_ones(connection)
             quota = self._settings.quota_bytes
             used = await store.used_by(connection, caller.account or "") if quota is not None else 0
         if quota is not None and used + size > quota:
@@ -363,6 +364,16 @@ class UploadService:
         free = await self._blobs.free_bytes()
         if free is not None and size > free - announced - self._settings.reserve_bytes:
             raise InsufficientStorage("There is not enough free space for this upload.")
+
+    async def health(self) -> Mapping[str, Check]:
+        """Degraded while there is no room for another byte; how many uploads are open, and what they still announce."""
+        async with self._database.read() as connection:
+            count, announced = await store.open_ones(connection)
+        values = {"open": float(count), "announced_bytes": float(announced)}
+        free = await self._blobs.free_bytes()
+        if free is not None and free - announced <= self._settings.reserve_bytes:
+            return {"": Check("degraded", "the disk has no room for more than what open uploads have announced", values)}
+        return {"": Check("ok", f"{count} uploads are open", values)}
 
     def _new(
         self,

@@ -139,14 +139,11 @@ async def held(connection: AsyncConnection, keys: Sequence[str]) -> set[str]:
     return {row[0] for row in rows}
 
 
-async def announced(connection: AsyncConnection) -> int:
-    """Bytes that open uploads have announced and not sent yet."""
-    found = await connection.execute(
-        select(func.sum(uploads.c.length - uploads.c.offset)).where(
-            uploads.c.state == OPEN, uploads.c.length.is_not(None)
-        )
-    )
-    return int(found.scalar() or 0)
+async def open_ones(connection: AsyncConnection) -> tuple[int, int]:
+    """How many uploads are open, and the bytes that they have announced and not sent yet."""
+    left = func.sum(uploads.c.length - uploads.c.offset)
+    found = (await connection.execute(select(func.count(), left).where(uploads.c.state == OPEN))).one()
+    return int(found[0]), int(found[1] or 0)
 
 
 async def used_by(connection: AsyncConnection, owner: str) -> int:
