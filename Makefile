@@ -27,10 +27,12 @@ check: $(VENV)/.dev ## Formatting, lint, types, import rules, API snapshot, refe
 	$(BIN)/python -m tools.openapi --check
 	$(BIN)/python -m tools.reference --check
 
-bench: $(VENV)/.dev ## Measure (MEDIA=FILE takes a film of yours); see docs/reference/performance.md
+bench: $(VENV)/.dev tests/node/node_modules/.stamp ## Measure (MEDIA=FILE takes a film of yours); see docs/reference/performance.md
+	@tools/system-packages nginx wrk curl
 	@$(BIN)/python -m benchmarks $(if $(MEDIA),--media "$(MEDIA)")
 
-bench-%: $(VENV)/.dev
+bench-%: $(VENV)/.dev tests/node/node_modules/.stamp
+	@tools/system-packages nginx wrk curl
 	@$(BIN)/python -m benchmarks $* $(if $(MEDIA),--media "$(MEDIA)")
 
 corpus: $(VENV)/.dev ## A folder of media files (DIR=…) through ingest and packaging: a table, file by file

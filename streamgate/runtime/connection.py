@@ -35,7 +35,9 @@ _UNUSUAL = re.compile(
     rb"|connection(?!:[ \t]*keep-alive\r\n))|[^\r]\n|\r[^\n]|\0",
     re.IGNORECASE,
 )
-_REQUEST_LINE = re.compile(rb"(?!(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|TRACE|CONNECT) )[A-Z-]{1,20} [^ ]+ HTTP/1\.1\r\n")
+_REQUEST_LINE = re.compile(
+    rb"(?!(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|TRACE|CONNECT) )[A-Z-]{1,20} [^ ]+ HTTP/1\.1\r\n"
+)
 _END = b"\r\n\r\n"
 
 

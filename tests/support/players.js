@@ -34,7 +34,11 @@ const hlsjs = async (video, url, seen) => {
 
 const dash = async (video, url, seen) => {
   const player = dashjs.MediaPlayer().create();
-  player.updateSettings({ streaming: { buffer: { fastSwitchEnabled: true, bufferTimeDefault: 6, bufferTimeAtTopQuality: 6 } } });
+  // Little is kept behind and ahead, so that a switch shows soon without throwing away what plays now.
+  player.updateSettings({ streaming: { buffer: {
+    fastSwitchEnabled: true, bufferTimeDefault: 6, bufferTimeAtTopQuality: 6,
+    bufferToKeep: 1, bufferAheadToKeep: 8, bufferPruningInterval: 1,
+  } } });
   player.on('error', event => seen.problems.push(String(event.error?.message ?? event.error)));
   player.initialize(video, url, true);
   await new Promise(resolve => player.on('canPlay', resolve));

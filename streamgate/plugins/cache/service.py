@@ -83,14 +83,18 @@ class CacheService:
         """Drop what the signal names from this process's cache."""
         await self._cache.purge(purge.tags)
 
-
     async def health(self) -> Mapping[str, Check]:
         """A check per tier: what it holds, and how often it was asked and had it."""
         return {
             tier.name: Check(
                 "ok",
                 f"{tier.entries} values",
-                {"entries": float(tier.entries), "bytes": float(tier.bytes), "hits": float(tier.hits), "misses": float(tier.misses)},
+                {
+                    "entries": float(tier.entries),
+                    "bytes": float(tier.bytes),
+                    "hits": float(tier.hits),
+                    "misses": float(tier.misses),
+                },
             )
             for tier in await self._cache.tiers()
         }

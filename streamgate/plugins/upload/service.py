@@ -372,7 +372,9 @@ class UploadService:
         values = {"open": float(count), "announced_bytes": float(announced)}
         free = await self._blobs.free_bytes()
         if free is not None and free - announced <= self._settings.reserve_bytes:
-            return {"": Check("degraded", "the disk has no room for more than what open uploads have announced", values)}
+            return {
+                "": Check("degraded", "the disk has no room for more than what open uploads have announced", values)
+            }
         return {"": Check("ok", f"{count} uploads are open", values)}
 
     def _new(
