@@ -24,8 +24,11 @@ from streamgate.runtime.site import Site
 from streamgate.runtime.telemetry import Metrics
 
 if TYPE_CHECKING:
+    from streamgate.plugins.streaming.gate import Gate
     from streamgate.plugins.streaming.library import Library
+    from streamgate.plugins.streaming.media_app import MediaApp
     from streamgate.plugins.streaming.service import PlaybackService
+    from streamgate.plugins.streaming.tokens import PlaybackTokens
 
 HEARTBEATS_EVERY_S = 5.0
 SWEEP_EVERY_S = 3600.0
@@ -38,7 +41,6 @@ async def setup(context: Context[StreamingSettings]) -> AsyncGenerator[Parts, No
     from streamgate.plugins.streaming.gate import Gate
     from streamgate.plugins.streaming.http import controllers
     from streamgate.plugins.streaming.library import Library
-    from streamgate.plugins.streaming.media_app import MediaApp
     from streamgate.plugins.streaming.places import Places
     from streamgate.plugins.streaming.service import PlaybackService
     from streamgate.plugins.streaming.tokens import PlaybackTokens, load_keys
@@ -70,16 +72,6 @@ async def setup(context: Context[StreamingSettings]) -> AsyncGenerator[Parts, No
         clock=clock,
     )
     playback: Playback = service
-    media = MediaApp(
-        tokens=tokens,
-        gate=gate,
-        library=library,
-        cache=context.need(Cache),
-        clock=clock,
-        metrics=context.need(Metrics),
-        sign=_signing(context.need(BlobStore), site.redirect_s),
-    )
-
     async with (
         every(HEARTBEATS_EVERY_S, service.write_heartbeats, name="playback heartbeats"),
         context.need(Schedules).every(SWEEP_EVERY_S, service.sweep, name="playback sweep", at_once=True),
@@ -87,12 +79,26 @@ async def setup(context: Context[StreamingSettings]) -> AsyncGenerator[Parts, No
         yield Parts(
             provides={Playback: playback},
             routes=controllers(playback),
-            mounts={"/p/": media},
+            mounts={"/p/": _media(context, tokens, gate, library)},
             listens=_listeners(service, library),
             health=service.health,
         )
         await service.write_heartbeats()
         await gate.close()
+
+
+def _media(context: Context[StreamingSettings], tokens: PlaybackTokens, gate: Gate, library: Library) -> MediaApp:
+    from streamgate.plugins.streaming.media_app import MediaApp
+
+    return MediaApp(
+        tokens=tokens,
+        gate=gate,
+        library=library,
+        cache=context.need(Cache),
+        clock=context.need(Clock),
+        metrics=context.need(Metrics),
+        sign=_signing(context.need(BlobStore), context.need(Site).redirect_s),
+    )
 
 
 def _signing(blobs: BlobStore, seconds: int | None) -> Callable[[str], Awaitable[str]] | None:

@@ -20,7 +20,6 @@ from streamgate.domain.errors import (
     ChecksumMismatch,
     Conflict,
     Forbidden,
-    InsufficientStorage,
     NotFound,
     OffsetConflict,
     PayloadTooLarge,
@@ -29,12 +28,12 @@ from streamgate.domain.errors import (
     ValidationFailed,
 )
 from streamgate.domain.identity import Caller, Prefix, Role, is_id, new_id
-from streamgate.kernel import Check
 from streamgate.plugins.upload import store, tus
 from streamgate.plugins.upload.body import Body
 from streamgate.plugins.upload.described import new_asset, short
 from streamgate.plugins.upload.keeping import Interrupted, Kept, count, keeping
 from streamgate.plugins.upload.orphans import remove_orphans
+from streamgate.plugins.upload.room import Room
 from streamgate.plugins.upload.settings import UploadSettings
 from streamgate.plugins.upload.store import COMPLETE, EXPIRED, JOINED, OPEN, Upload
 from streamgate.plugins.upload.tus import Checksum, Concatenation
@@ -75,6 +74,8 @@ class UploadService:
         self._clock = clock
         self._writers = Writers()
         self._keeping = keeping(blobs, database)
+        self._room = Room(settings, database, blobs)
+        self.health = self._room.health
 
     async def source(self, asset_id: str) -> Source:
         async with self._database.read() as connection:
@@ -99,7 +100,7 @@ class UploadService:
             return await self._join(caller, concatenation, headers, described)
         length = tus.announced_length(headers)
         partial = concatenation is not None
-        await self._check_room(caller, length or 0)
+        await self._room.check(caller, length or 0)
         new = None if partial else new_asset(described)
         asset_id = (await self._catalog.create(caller, new)).id if new else None
         upload = self._new(caller, headers, described, length=length, asset_id=asset_id, partial=partial)
@@ -336,7 +337,7 @@ class UploadService:
             raise ValidationFailed("Upload-Length was announced already and cannot change.").at("Upload-Length")
         if length < upload.offset:
             raise ValidationFailed("Upload-Length is less than what was uploaded already.").at("Upload-Length")
-        await self._check_room(caller, length - upload.offset)
+        await self._room.check(caller, length - upload.offset)
         async with self._database.write() as tx:
             await store.set_length(tx, upload.id, length)
         return replace(upload, length=length)
@@ -349,33 +350,7 @@ class UploadService:
         if announced > self._left(upload):
             raise PayloadTooLarge("The body is longer than what is left of the upload.")
         if upload.length is None:
-            await self._check_room(caller, announced)
-
-    async def _check_room(self, caller: Caller, size: int) -> None:
-        """Raises `PayloadTooLarge` or `InsufficientStorage` when so many more bytes may not or cannot come."""
-        if size > self._settings.max_size:
-            raise PayloadTooLarge(f"A film may have at most {self._settings.max_size} bytes.")
-        async with self._database.read() as connection:
-            _, announced = await store.open_ones(connection)
-            quota = self._settings.quota_bytes
-            used = await store.used_by(connection, caller.account or "") if quota is not None else 0
-        if quota is not None and used + size > quota:
-            raise InsufficientStorage(f"Your quota of {quota} bytes has room for {max(0, quota - used)} more.")
-        free = await self._blobs.free_bytes()
-        if free is not None and size > free - announced - self._settings.reserve_bytes:
-            raise InsufficientStorage("There is not enough free space for this upload.")
-
-    async def health(self) -> Mapping[str, Check]:
-        """Degraded while there is no room for another byte; how many uploads are open, and what they still announce."""
-        async with self._database.read() as connection:
-            count, announced = await store.open_ones(connection)
-        values = {"open": float(count), "announced_bytes": float(announced)}
-        free = await self._blobs.free_bytes()
-        if free is not None and free - announced <= self._settings.reserve_bytes:
-            return {
-                "": Check("degraded", "the disk has no room for more than what open uploads have announced", values)
-            }
-        return {"": Check("ok", f"{count} uploads are open", values)}
+            await self._room.check(caller, announced)
 
     def _new(
         self,

@@ -31,7 +31,7 @@ from streamgate.runtime.database import Database
 from tests.support.clock import FakeClock
 
 OWNER, VIEWER = "eip155:1:0x" + "aa" * 20, "eip155:1:0x" + "bb" * 20
-ASSET, POLICY = new_id(Prefix.ASSET), new_id(Prefix.POLICY)
+ASSET, POLICY = "ast_00d22jarvp9jv1wzwjpj", "pol_00d22jarvp9jv1wzwjpk"
 LEAF = LeafResult(path="/expr/erc721", decision="deny", need="1", have="0")
 TTL_S = 30
 
