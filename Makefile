@@ -16,7 +16,7 @@ run: $(VENV)/.runtime ## Start the product on http://127.0.0.1:8080
 	@exec $(BIN)/streamgate serve --mode monolith
 
 test: $(VENV)/.dev tests/node/node_modules/.stamp ## Run every test
-	@tools/system-packages ffmpeg ffprobe node chromium postgresql
+	@tools/system-packages ffmpeg ffprobe node chromium postgresql redis-server
 	$(BIN)/python -m pytest $(TESTS)
 
 check: $(VENV)/.dev ## Formatting, lint, types, import rules, API snapshot, reference docs

@@ -18,9 +18,9 @@ from streamgate.domain.clock import Clock, SystemClock
 from streamgate.domain.errors import Unavailable
 from streamgate.domain.identity import ANONYMOUS, Caller
 from streamgate.kernel import Assembled, Binding, DirectBinding, Host, Plugin
-from streamgate.openers import BUS, DATABASE, OBJECTS, OUTBOX, Opening, database_url, given_for
+from streamgate.openers import BUS, DATABASE, OBJECTS, OUTBOX, REDIS, Opening, database_url, given_for
 from streamgate.runtime.connection import AtOnce, bounded
-from streamgate.runtime.health import HealthBoard, reachable
+from streamgate.runtime.health import HealthBoard, helpful, reachable
 from streamgate.runtime.listening import bound
 from streamgate.runtime.site import Site
 from streamgate.runtime.telemetry import Metrics
@@ -101,6 +101,8 @@ class Running:
         for check, name in (("database", DATABASE), ("bus", BUS), ("objects", OBJECTS)):
             if name in opening.opened:
                 self.board.add(check, reachable(opening.opened[name]))
+        if REDIS in opening.opened:
+            self.board.add("redis", helpful(opening.opened[REDIS]))
         if BUS in opening.opened:
             from streamgate.runtime.events import wire
 

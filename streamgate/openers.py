@@ -70,10 +70,26 @@ async def _open_bus(o: Opening) -> Any:
     return await o.stack.enter_async_context(MemoryBus())
 
 
+async def _redis(o: Opening) -> Any:
+    """The process's connections to Redis, opened once; None where there is none."""
+    cache = o.settings.cache
+    if cache.backend == "redis" and cache.url is not None and REDIS not in o.opened:
+        from streamgate.adapters.redis_link import RedisLink
+
+        o.opened[REDIS] = await o.stack.enter_async_context(RedisLink(cache.url.get_secret_value(), o.clock))
+    return o.opened.get(REDIS)
+
+
 async def _open_cache(o: Opening) -> Any:
     from streamgate.adapters.cache_memory import MemoryCache
 
-    return MemoryCache(o.settings.cache.memory_bytes, clock=o.clock)
+    memory = MemoryCache(o.settings.cache.memory_bytes, clock=o.clock)
+    link = await _redis(o)
+    if link is None:
+        return memory
+    from streamgate.adapters.cache_redis import RedisCache
+
+    return RedisCache(link, memory, clock=o.clock)
 
 
 async def _open_storage(o: Opening) -> Any:
@@ -114,7 +130,12 @@ async def _open_chains(o: Opening) -> Any:
 async def _open_limiter(o: Opening) -> Any:
     from streamgate.adapters.limiter_memory import MemoryLimiter
 
-    return MemoryLimiter(o.clock)
+    link = await _redis(o)
+    if link is None:
+        return MemoryLimiter(o.clock)
+    from streamgate.adapters.limiter_redis import RedisLimiter
+
+    return RedisLimiter(link, MemoryLimiter(o.clock))
 
 
 async def _open_discovery(o: Opening) -> Any:
@@ -144,6 +165,7 @@ async def _open_schedules(o: Opening) -> Any:
     return Schedules(o.opened[DATABASE], o.clock, o.site.service)
 
 
+REDIS = "streamgate.adapters.redis_link:RedisLink"
 SANDBOX = "streamgate.media.sandbox:Sandbox"
 DATABASE = "streamgate.runtime.database:Database"
 BUS = "streamgate.ports.bus:Bus"

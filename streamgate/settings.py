@@ -90,8 +90,18 @@ class StorageSection(Section):
 
 
 class CacheSection(Section):
-    backend: Literal["memory"] = Field("memory", description="Where cached values lie: `memory` (this process).")
+    backend: Literal["memory", "redis"] = Field(
+        "memory",
+        description="Where cached values and the counts of rate limits lie: `memory` (this process) or `redis` (shared).",
+    )
+    url: SecretStr | None = Field(None, description="The Redis server, such as `redis://127.0.0.1:6379/0`.")
     memory_bytes: int = Field(32 << 20, ge=1 << 20, description="Most bytes of values that the in-process cache keeps.")
+
+    @model_validator(mode="after")
+    def _has_url(self) -> Self:
+        if self.backend == "redis" and self.url is None:
+            raise ValueError("the redis backend needs cache.url (or REDIS_URL)")
+        return self
 
 
 class BusSection(Section):

@@ -15,6 +15,7 @@ from streamgate.runtime.migrate import migrate
 from tests.support.chain import Chain, anvil
 from tests.support.clock import FakeClock
 from tests.support.postgres import Postgres, postgres
+from tests.support.redis import RedisServer, redis_server
 
 # The machine is shared and slow at times; and a run says the same as the one before.
 settings.register_profile("suite", deadline=None, derandomize=True)
@@ -42,6 +43,20 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Postg
         template = server.create()
         asyncio.run(migrate(server.url(template)))
         yield server, template
+
+
+@pytest.fixture(scope="session")
+def redis_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis server; whoever stops it starts it again."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_empty(redis_running: RedisServer) -> RedisServer:
+    """A Redis server that holds nothing."""
+    redis_running.empty()
+    return redis_running
 
 
 @pytest.fixture

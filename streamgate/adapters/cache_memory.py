@@ -90,12 +90,21 @@ class MemoryCache(Cache):
     async def get_or_load(
         self, key: str, ttl_s: float, load: Callable[[], Awaitable[bytes]], tags: tuple[str, ...] = ()
     ) -> bytes:
+        async def for_long() -> tuple[bytes, float]:
+            return await load(), ttl_s
+
+        return await self.get_or_load_until(key, for_long, tags)
+
+    async def get_or_load_until(
+        self, key: str, load: Callable[[], Awaitable[tuple[bytes, float]]], tags: tuple[str, ...] = ()
+    ) -> bytes:
+        """As `get_or_load`, where the load says for how many seconds its value may be kept."""
         found = await self.get(key)
         if found is not None:
             return found
         running = self._loads.get(key)
         if running is None or running.stale:
-            running = self._begin(key, ttl_s, load, tags)
+            running = self._begin(key, load, tags)
         return await asyncio.shield(running.task)
 
     async def tiers(self) -> tuple[Tier, ...]:
@@ -111,10 +120,10 @@ class MemoryCache(Cache):
             ),
         )
 
-    def _begin(self, key: str, ttl_s: float, load: Callable[[], Awaitable[bytes]], tags: tuple[str, ...]) -> _Load:
+    def _begin(self, key: str, load: Callable[[], Awaitable[tuple[bytes, float]]], tags: tuple[str, ...]) -> _Load:
         async def run() -> bytes:
             try:
-                value = await load()
+                value, ttl_s = await load()
                 if not mine.stale:
                     await self.set(key, value, ttl_s, tags)
                 return value

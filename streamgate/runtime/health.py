@@ -68,3 +68,12 @@ def reachable(outside: Answers) -> Health:
         return {"": Check("ok") if await outside.healthy() else Check("down", "it does not answer")}
 
     return health
+
+
+def helpful(outside: Answers) -> Health:
+    """The check of something that everything works without, only slower or less exactly: ``degraded`` while it is away."""
+
+    async def health() -> dict[str, Check]:
+        return {"": Check("ok") if await outside.healthy() else Check("degraded", "it does not answer")}
+
+    return health
