@@ -55,6 +55,22 @@ class AudioTrack:
 
 
 @dataclass(frozen=True, slots=True)
+class CopiedTrack:
+    """What the init segment of a track that is served as it was uploaded says: ``entry`` is its sample entry, a box; ``matrix``
+    turns the picture (8.3.2); ``width`` and ``height`` are 0 for sound. ``edit``: media time of the one edit, in ticks; 0 for none.
+    """
+
+    kind: str
+    timescale: int
+    entry: bytes
+    edit: int
+    matrix: bytes
+    width: int = 0
+    height: int = 0
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One coded sample: ``duration`` and ``offset`` (composition minus decoding time, not negative) in ticks."""
 
@@ -77,7 +93,10 @@ def full_box(kind: bytes, version: int, flags: int, *parts: bytes) -> bytes:
     return box(kind, struct.pack(">I", version << 24 | flags), *parts)
 
 
-def init_segment(track: VideoTrack | AudioTrack) -> bytes:
+_STYP = box(b"styp", b"msdh", struct.pack(">I", 0), b"msdhmsixcmfs")
+
+
+def init_segment(track: VideoTrack | AudioTrack | CopiedTrack) -> bytes:
     """``ftyp`` and ``moov`` of a rendition."""
     return box(b"ftyp", b"iso6", struct.pack(">I", 0), b"iso6cmfcmp41dash") + box(
         b"moov",
@@ -97,16 +116,51 @@ def media_segment(sequence: int, decode_time: int, samples: Sequence[Sample]) ->
         raise ValueError("a segment without samples")
     if any(sample.offset < 0 or sample.duration <= 0 for sample in samples):
         raise ValueError("a sample with a negative offset or without duration")
-    # The data offset counts from the start of the moof, whose length does not depend on it.
-    length = len(_moof(sequence, decode_time, samples, 0))
-    return b"".join(
-        (
-            box(b"styp", b"msdh", struct.pack(">I", 0), b"msdhmsixcmfs"),
-            _moof(sequence, decode_time, samples, length + 8),
-            struct.pack(">I4s", 8 + sum(len(sample.data) for sample in samples), b"mdat"),
-            *(sample.data for sample in samples),
+    count, body = len(samples), sum(len(sample.data) for sample in samples)
+    first = samples[0].duration
+    if all(sample.key and not sample.offset and sample.duration == first for sample in samples):
+        rows = struct.pack(f">{count}I", *(len(sample.data) for sample in samples))
+        head = media_head(sequence, decode_time, count, rows, body, alike=first)
+    else:
+        row = struct.Struct(">4I")
+        rows = b"".join(
+            row.pack(sample.duration, len(sample.data), SYNC_FLAGS if sample.key else DELTA_FLAGS, sample.offset)
+            for sample in samples
         )
-    )
+        head = media_head(sequence, decode_time, count, rows, body, alike=None)
+    return b"".join((head, *(sample.data for sample in samples)))
+
+
+def media_head(sequence: int, decode_time: int, count: int, rows: bytes, body: int, *, alike: int | None) -> bytes:
+    """What stands before the ``body`` bytes of a segment's ``count`` samples: ``styp``, ``moof`` and the header of ``mdat``.
+
+    ``rows``: for each sample its size (u32, big-endian) when they are ``alike``, that is key frames of this one duration shown as
+    they are decoded; else its duration, size, flags and composition offset.
+    """
+    default_base_is_moof, duration_present, flags_present = 0x020000, 0x08, 0x20
+    if alike is not None:
+        tfhd = full_box(
+            b"tfhd", 0, default_base_is_moof | duration_present | flags_present,
+            struct.pack(">3I", TRACK_ID, alike, SYNC_FLAGS),
+        )  # fmt: skip
+    else:
+        tfhd = full_box(b"tfhd", 0, default_base_is_moof, struct.pack(">I", TRACK_ID))
+
+    def moof(data_offset: int) -> bytes:
+        run = struct.pack(">Ii", count, data_offset)
+        return box(
+            b"moof",
+            full_box(b"mfhd", 0, 0, struct.pack(">I", sequence)),
+            box(
+                b"traf",
+                tfhd,
+                full_box(b"tfdt", 1, 0, struct.pack(">Q", decode_time)),
+                full_box(b"trun", 0, _TRUN_ROWS if alike is None else _TRUN_ALIKE, run, rows),
+            ),
+        )
+
+    # The data offset counts from the start of the moof, whose length does not depend on it.
+    return b"".join((_STYP, moof(len(moof(0)) + 8), struct.pack(">I4s", 8 + body, b"mdat")))
 
 
 def video_samples(frames: Sequence[tuple[int, bytes, bool]], start: int, end: int, reorder: int) -> list[Sample]:
@@ -180,70 +234,39 @@ def _child(data: bytes, kind: bytes) -> bytes:
     raise ValueError(f"no {kind.decode()} box")
 
 
-def _moof(sequence: int, decode_time: int, samples: Sequence[Sample], data_offset: int) -> bytes:
-    return box(
-        b"moof",
-        full_box(b"mfhd", 0, 0, struct.pack(">I", sequence)),
-        box(
-            b"traf",
-            _tfhd(samples),
-            full_box(b"tfdt", 1, 0, struct.pack(">Q", decode_time)),
-            _trun(samples, data_offset),
-        ),
-    )
-
-
-def _alike(samples: Sequence[Sample]) -> bool:
-    first = samples[0].duration
-    return all(sample.key and not sample.offset and sample.duration == first for sample in samples)
-
-
-def _tfhd(samples: Sequence[Sample]) -> bytes:
-    default_base_is_moof, duration_present, flags_present = 0x020000, 0x08, 0x20
-    if _alike(samples):
-        return full_box(
-            b"tfhd", 0, default_base_is_moof | duration_present | flags_present,
-            struct.pack(">3I", TRACK_ID, samples[0].duration, SYNC_FLAGS),
-        )  # fmt: skip
-    return full_box(b"tfhd", 0, default_base_is_moof, struct.pack(">I", TRACK_ID))
-
-
-def _trun(samples: Sequence[Sample], data_offset: int) -> bytes:
-    head = struct.pack(">Ii", len(samples), data_offset)
-    if _alike(samples):
-        sizes = struct.pack(f">{len(samples)}I", *(len(sample.data) for sample in samples))
-        return full_box(b"trun", 0, _TRUN_ALIKE, head, sizes)
-    row = struct.Struct(">4I")
-    rows = (
-        row.pack(sample.duration, len(sample.data), SYNC_FLAGS if sample.key else DELTA_FLAGS, sample.offset)
-        for sample in samples
-    )
-    return full_box(b"trun", 0, _TRUN_ROWS, head, *rows)
-
-
-def _trak(track: VideoTrack | AudioTrack) -> bytes:
-    enabled_in_movie = 3
+def _copied(track: VideoTrack | AudioTrack) -> CopiedTrack:
+    """A track of ours in the same terms."""
     if isinstance(track, VideoTrack):
-        volume, size, timescale = 0, (track.width << 16, track.height << 16), track.timescale
-        handler, name, header, entry = b"vide", b"video", full_box(b"vmhd", 0, 1, bytes(8)), _avc1(track)
-        edits = box(b"edts", full_box(b"elst", 0, 0, struct.pack(">IIiHH", 1, 0, track.reorder, 1, 0)))
-        language = _UNDETERMINED
+        return CopiedTrack(
+            "video", track.timescale, _avc1(track), track.reorder, _MATRIX, track.width, track.height
+        )  # fmt: skip
+    return CopiedTrack("audio", track.sample_rate, aac_entry(track), 0, _MATRIX, language=track.language)
+
+
+def _trak(given: VideoTrack | AudioTrack | CopiedTrack) -> bytes:
+    enabled_in_movie = 3
+    track = given if isinstance(given, CopiedTrack) else _copied(given)
+    edits = b""
+    if track.edit or track.kind == "video":
+        edits = box(b"edts", full_box(b"elst", 0, 0, struct.pack(">IIiHH", 1, 0, track.edit, 1, 0)))
+    if track.kind == "video":
+        volume, handler, name, header = 0, b"vide", b"video", full_box(b"vmhd", 0, 1, bytes(8))
     else:
-        volume, size, timescale = 0x100, (0, 0), track.sample_rate
-        handler, name, header, entry = b"soun", b"audio", full_box(b"smhd", 0, 0, bytes(4)), _mp4a(track)
-        edits, language = b"", track.language or _UNDETERMINED
+        volume, handler, name, header = 0x100, b"soun", b"audio", full_box(b"smhd", 0, 0, bytes(4))
     tkhd = full_box(
         b"tkhd", 0, enabled_in_movie, struct.pack(">5I", 0, 0, TRACK_ID, 0, 0), bytes(8),
-        struct.pack(">hhHxx", 0, 0, volume), _MATRIX, struct.pack(">2I", *size),
+        struct.pack(">hhHxx", 0, 0, volume), track.matrix, struct.pack(">2I", track.width << 16, track.height << 16),
     )  # fmt: skip
     dinf = box(b"dinf", full_box(b"dref", 0, 0, struct.pack(">I", 1), full_box(b"url ", 0, 1)))
     tables = box(
-        b"stbl", full_box(b"stsd", 0, 0, struct.pack(">I", 1), entry), full_box(b"stts", 0, 0, bytes(4)),
+        b"stbl", full_box(b"stsd", 0, 0, struct.pack(">I", 1), track.entry), full_box(b"stts", 0, 0, bytes(4)),
         full_box(b"stsc", 0, 0, bytes(4)), full_box(b"stsz", 0, 0, bytes(8)), full_box(b"stco", 0, 0, bytes(4)),
     )  # fmt: skip
     media = box(
         b"mdia",
-        full_box(b"mdhd", 0, 0, struct.pack(">4IHxx", 0, 0, timescale, 0, _language(language))),
+        full_box(
+            b"mdhd", 0, 0, struct.pack(">4IHxx", 0, 0, track.timescale, 0, _language(track.language or _UNDETERMINED))
+        ),
         full_box(b"hdlr", 0, 0, bytes(4), handler, bytes(12), name + b"\0"),
         box(b"minf", header, dinf, tables),
     )
@@ -264,7 +287,8 @@ def _avc1(track: VideoTrack) -> bytes:
     return box(b"avc1", entry, box(b"avcC", track.avcc), box(b"pasp", struct.pack(">2I", 1, 1)))
 
 
-def _mp4a(track: AudioTrack) -> bytes:
+def aac_entry(track: AudioTrack) -> bytes:
+    """The sample entry (``mp4a``) of an AAC track."""
     # The rate field holds 16.16 bits; above 65535 Hz only the configuration record says it.
     rate = track.sample_rate << 16 if track.sample_rate < 1 << 16 else 0
     entry = struct.pack(">6xH8xHHHHI", 1, track.channels, 16, 0, 0, rate)
