@@ -57,7 +57,8 @@ def closed(samples: Samples, keys: Flags) -> Flags:
     shown = samples.shown
     before = np.append(np.iinfo(np.int64).min, np.maximum.accumulate(shown)[:-1])
     after = np.minimum.accumulate(shown[::-1])[::-1]
-    return keys & (before < shown) & (after == shown)
+    found: Flags = keys & (before < shown) & (after == shown)
+    return found
 
 
 Judge = Callable[[bytes], bool | None]

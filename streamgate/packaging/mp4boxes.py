@@ -92,6 +92,11 @@ def unpack(form: str, content: memoryview, at: int) -> tuple[int, ...]:
         raise damaged("a box is too short") from None
 
 
+def version(content: memoryview) -> int:
+    """The version of a full box."""
+    return unpack(">B", content, 0)[0]
+
+
 def movie(read: Read, size: int) -> memoryview:
     """The content of the file's one ``moov``, wherever it lies. Reads headers, and the box itself."""
     at, count = 0, 0

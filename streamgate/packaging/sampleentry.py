@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from streamgate.packaging import cmaf
 from streamgate.packaging.codecs import aac_codec, av1_codec, avc_codec, hevc_codec
-from streamgate.packaging.mp4boxes import Box, IndexRefused, boxes, damaged, first, needed, unpack
+from streamgate.packaging.mp4boxes import Box, IndexRefused, boxes, damaged, first, needed, unpack, version
 
 VIDEO_RECORDS: Mapping[bytes, bytes] = {
     b"avc1": b"avcC",
@@ -58,7 +58,7 @@ class Description:
     def rotation(self) -> int:
         """Degrees clockwise that the picture is to be turned by: 0, 90, 180 or 270; anything odder counts as 0."""
         a, b, _, c, d = struct.unpack_from(">5i", self.matrix)
-        return _ROTATIONS.get(tuple(x >> 16 for x in (a, b, c, d)), 0)  # type: ignore[arg-type]
+        return _ROTATIONS.get((a >> 16, b >> 16, c >> 16, d >> 16), 0)
 
 
 def kind_of(track: memoryview) -> str | None:
@@ -79,7 +79,7 @@ def describe(track: memoryview, movie_timescale: int) -> Description:
     """Read a ``trak``. Raises `IndexRefused` for what cannot pass through."""
     kind = kind_of(track)
     header = needed(track, b"mdia", b"mdhd")
-    at = 20 if header[:1] == b"\1" else 12
+    at = 20 if version(header) == 1 else 12
     (timescale,) = unpack(">I", header, at)
     if not timescale:
         raise damaged("mdhd")
@@ -88,7 +88,7 @@ def describe(track: memoryview, movie_timescale: int) -> Description:
     _check_self_contained(information)
     entry = _entry(needed(information, b"stbl", b"stsd"))
     shown = needed(track, b"tkhd")
-    at = 52 if shown[:1] == b"\1" else 40
+    at = 52 if version(shown) == 1 else 40
     matrix = bytes(shown[at : at + 36])
     if len(matrix) != 36:
         raise damaged("tkhd")
@@ -158,7 +158,7 @@ def _video(entry: Box, common: dict[str, object]) -> Description:
 
 def _trailing(content: memoryview) -> list[Box]:
     """The boxes behind a sample entry's fields; QuickTime ends them with four zero bytes."""
-    if len(content) >= 4 and content[-4:] == b"\0\0\0\0" and len(content) % 4 == 0:
+    if len(content) >= 4 and not any(content[-4:]) and len(content) % 4 == 0:
         try:
             return list(boxes(content))
         except IndexRefused:
@@ -180,9 +180,9 @@ def _video_codec(kind: bytes, config: bytes) -> str:
 def _audio(entry: Box, common: dict[str, object]) -> Description:
     if entry.kind != b"mp4a":
         raise _no_browser(entry.kind, "sound")
-    (version,) = unpack(">H", entry.content, 8)
+    (sound_version,) = unpack(">H", entry.content, 8)
     channels, _, _, _, rate = unpack(">4HI", entry.content, 16)
-    inside = entry.content[{0: 28, 1: 44, 2: 64}.get(version, 28) :]
+    inside = entry.content[{0: 28, 1: 44, 2: 64}.get(sound_version, 28) :]
     found = {box.kind: box.content for box in _trailing(inside)}
     if b"esds" not in found and b"wave" in found:
         found |= {box.kind: box.content for box in boxes(found[b"wave"]) if box.kind == b"esds"}
@@ -281,7 +281,7 @@ def _edit(track: memoryview, timescale: int, movie_timescale: int) -> Edit:
     if table is None:
         return Edit((0, 1), 0, None)
     (count,) = unpack(">I", table, 4)
-    form, step = (">QqHH", 20) if table[:1] == b"\1" else (">IiHH", 12)
+    form, step = (">QqHH", 20) if version(table) == 1 else (">IiHH", 12)
     if count > 16 or 8 + count * step > len(table):
         raise IndexRefused("multi_edit", "The track is made of several cuts; every rendition is encoded.")
     rows = [unpack(form, table, 8 + step * n) for n in range(count)]

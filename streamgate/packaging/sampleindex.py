@@ -1,7 +1,7 @@
 """The sample index of an uploaded MP4 or MOV: what of it can be served as it is, cut where it allows, without reading its media.
 
-Times are those of ISO/IEC 14496-12 with the edit applied, in ticks of the track, and 0 is the film's beginning for all tracks. Video
-is cut at the first key frame at or after each multiple of the target; sound at the first frame at or after each cut of the video.
+Times are those of ISO/IEC 14496-12 with the edit applied, in ticks of the track; 0 is the film's beginning for all tracks. Video is
+cut at the first key frame at or after each multiple of the target; sound at the first frame at or after each cut of the video.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from streamgate.packaging import cmaf
 from streamgate.packaging.heads import array_head, ranges_of
 from streamgate.packaging.keyframes import closed, looking, verified
-from streamgate.packaging.mp4boxes import IndexRefused, Read, boxes, movie, needed, unpack
+from streamgate.packaging.mp4boxes import IndexRefused, Read, boxes, movie, needed, unpack, version
 from streamgate.packaging.sampleentry import Description, describe, enabled, kind_of
-from streamgate.packaging.sampletables import Numbers, Samples, read_samples
+from streamgate.packaging.sampletables import Flags, Numbers, Samples, read_samples
 from streamgate.packaging.segments import MAX_SEGMENT, stored
 
 MAX_SEGMENT_S = 20
@@ -107,7 +107,7 @@ def index_mp4(read: Read, size: int, *, segment_s: float = 4.0) -> SourceIndex:
 def _indexed(read: Read, size: int, target: Fraction) -> SourceIndex:
     content = movie(read, size)
     header = needed(content, b"mvhd")
-    (movie_timescale,) = unpack(">I", header, 20 if header[:1] == b"\1" else 12)
+    (movie_timescale,) = unpack(">I", header, 20 if version(header) == 1 else 12)
     traks = [box.content for box in boxes(content) if box.kind == b"trak"]
     pictures = [n for n, trak in enumerate(traks) if kind_of(trak) == "video"]
     shown = next((n for n in pictures if enabled(traks[n])), pictures[0] if pictures else None)
@@ -151,11 +151,13 @@ def _cut(
     for track in kept:
         try:
             if track.about.kind == "video":
-                starts, track = _video_cuts(read, track, target)
+                starts, keys = _video_cuts(read, track, target)
                 cuts = [Fraction(int(track.begins[n]), track.about.timescale) for n in starts]
+                made, rows, ranges = _segments(
+                    replace(track, samples=replace(track.samples, keys=keys)), starts, target
+                )
             else:
-                starts = _audio_cuts(track, cuts, target)
-            made, rows, ranges = _segments(track, starts, target)
+                made, rows, ranges = _segments(track, _audio_cuts(track, cuts, target), target)
         except IndexRefused as error:
             no.append((track.number, error.code, error.detail))
             continue
@@ -182,7 +184,9 @@ def _track(read: Read, size: int, number: int, trak: memoryview, movie_timescale
             raise IndexRefused("multi_edit", "The track's edit shows none of it.")
         samples = samples.part(0, int(inside[-1]) + 1)
     delay = round(Fraction(*edit.delay) * about.timescale)
-    return (_video_track if about.kind == "video" else _audio_track)(read, number, about, samples, delay)
+    if about.kind == "video":
+        return _video_track(read, number, about, samples, delay)
+    return _audio_track(number, about, samples, delay)
 
 
 def _video_track(read: Read, number: int, about: Description, samples: Samples, delay: int) -> _Track:
@@ -205,7 +209,7 @@ def _video_track(read: Read, number: int, about: Description, samples: Samples, 
     return _Track(number, about, samples, begins, decoded, int((decoded - begins).max()))
 
 
-def _audio_track(read: Read, number: int, about: Description, samples: Samples, delay: int) -> _Track:
+def _audio_track(number: int, about: Description, samples: Samples, delay: int) -> _Track:
     """Frames that end before the edit begins are dropped; what is left of one is hidden by an edit of its own."""
     begins = samples.decoded - about.edit.begin + delay
     heard = np.flatnonzero(begins + samples.durations > delay)
@@ -217,8 +221,9 @@ def _audio_track(read: Read, number: int, about: Description, samples: Samples, 
     return _Track(number, about, samples, begins, begins + rest, rest)
 
 
-def _video_cuts(read: Read, track: _Track, target: Fraction) -> tuple[list[int], _Track]:
-    """The samples that segments begin with: the first closed, verified key frame at or after each multiple of the target."""
+def _video_cuts(read: Read, track: _Track, target: Fraction) -> tuple[list[int], Flags]:
+    """The samples that segments begin with, the first closed, verified key frame at or after each multiple of the target; and all
+    closed key frames."""
     samples, scale = track.samples, track.about.timescale
     look = looking(read, samples, track.about.codec, track.about.config)
     candidates = np.flatnonzero(closed(replace(samples, shown=track.begins), samples.keys))
@@ -235,7 +240,7 @@ def _video_cuts(read: Read, track: _Track, target: Fraction) -> tuple[list[int],
         starts.append(int(candidates[at]))
     keys = np.zeros(len(samples), np.bool_)
     keys[candidates] = True
-    return starts, replace(track, samples=replace(samples, keys=keys))
+    return starts, keys
 
 
 def _audio_cuts(track: _Track, cuts: Sequence[Fraction], target: Fraction) -> list[int]:

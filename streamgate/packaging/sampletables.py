@@ -140,7 +140,8 @@ def _offsets(tables: memoryview, sizes: Numbers) -> Numbers:
     held = np.repeat(per_chunk, lengths)
     begins = np.minimum(np.cumsum(held) - held, len(sizes))
     before = np.append(0, np.cumsum(sizes))
-    return np.repeat(chunks - before[begins], held)[: len(sizes)] + before[:-1]
+    offsets: Numbers = np.repeat(chunks - before[begins], held)[: len(sizes)] + before[:-1]
+    return offsets
 
 
 def _unfolded(rows: Numbers, count: int) -> Numbers:

@@ -39,7 +39,7 @@ Read = Callable[[int, int], bytes]
 
 @dataclass(frozen=True, slots=True)
 class SegmentLayout:
-    """What a segment is made of, in order: ``head``, then ``ranges`` of the source as (offset, length). ``length``: all its bytes."""
+    """What a segment is made of, in order: ``head``, then ``ranges`` of the source as (offset, length). ``length``: of it all."""
 
     head: bytes
     ranges: tuple[tuple[int, int], ...]
