@@ -122,12 +122,17 @@ def is_sql(path: str) -> bool:
     return path.startswith("streamgate/runtime/") or PurePosixPath(path).name in {"store.py", "tables.py"}
 
 
+INDEXING = {
+    f"streamgate/packaging/{name}.py" for name in ("fragments", "heads", "keyframes", "sampleindex", "sampletables")
+}
+"""Reading a container's index, which happens in children only; serving from a stored index needs no numpy."""
+
 PLACES: dict[str, Callable[[str], bool]] = {
     "litestar": is_http,
     "sqlalchemy": is_sql,
     "alembic": lambda path: path == "streamgate/runtime/migrate.py",
     "av": lambda path: path.startswith("streamgate/media/"),
-    "numpy": lambda path: path.startswith("streamgate/media/"),
+    "numpy": lambda path: path.startswith("streamgate/media/") or path in INDEXING,
     "uvicorn": lambda path: path == "streamgate/app.py" or path.startswith("streamgate/runtime/"),
 }
 """Library → where it may be used."""
@@ -192,6 +197,12 @@ def test_every_plugin_is_declared_where_it_is_looked_for() -> None:
 
 
 PLUGINS = sorted(path.parent.name for path in (PACKAGE / "plugins").glob("*/plugin.py"))
+
+
+def test_serving_from_a_stored_index_needs_no_reader_of_containers() -> None:
+    code = "import sys, streamgate.packaging.segments; print(*sorted(m for m in sys.modules if m in {'numpy', 'streamgate.packaging.mp4boxes'}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.split() == []
 
 
 @pytest.mark.parametrize("name", PLUGINS)
