@@ -13,6 +13,9 @@ MAX_MOOV = 256 << 20
 MAX_BOXES = 4096
 """Most boxes that one box (or the file) may hold."""
 
+MAX_OUTER_BOXES = 1 << 18
+"""Most boxes that a file may be made of: one or two for each fragment."""
+
 Read = Callable[[int, int], bytes]
 """``(offset, length)`` → those bytes of the source, fewer only at its end."""
 
@@ -20,7 +23,7 @@ Read = Callable[[int, int], bytes]
 class IndexRefused(Exception):
     """The index of a source cannot be used. ``code`` is stable; ``detail`` is a sentence for the owner of the film.
 
-    Codes: ``no_moov fragmented box_size table_short table_mismatch too_many_samples too_long truncated codec no_config
+    Codes: ``no_moov box_size table_short table_mismatch too_many_samples too_long truncated codec no_config
     stsd_entries external_data encrypted multi_edit edit_rate edit_preroll no_keyframes long_gop big_segment``.
     """
 
@@ -97,14 +100,45 @@ def version(content: memoryview) -> int:
     return unpack(">B", content, 0)[0]
 
 
-def movie(read: Read, size: int) -> memoryview:
-    """The content of the file's one ``moov``, wherever it lies. Reads headers, and the box itself."""
-    at, count = 0, 0
-    found: tuple[int, int] | None = None
-    while at + 8 <= size and count < MAX_BOXES:
+@dataclass(frozen=True, slots=True)
+class Movie:
+    """The content of a file's one ``moov``, and where each ``moof`` behind it lies: (offset, length), header and all."""
+
+    content: memoryview
+    fragments: tuple[tuple[int, int], ...]
+
+
+def movie(read: Read, size: int) -> Movie:
+    """Find a file's ``moov``, wherever it lies, and its fragments. Reads headers, and the ``moov`` itself."""
+    found: list[tuple[int, int]] = []
+    fragments: list[tuple[int, int]] = []
+    for kind, offset, head, length in _outer(read, size):
+        if kind == b"moov":
+            found.append((offset + head, length - head))
+        elif kind == b"moof" and offset + length <= size:
+            fragments.append((offset, length))
+    if not found:
+        raise IndexRefused("no_moov", "The file has no index (moov); it was probably cut off.")
+    if len(found) > 1:
+        raise damaged("two moov boxes")
+    ((offset, length),) = found
+    if length > MAX_MOOV or offset + length > size:
+        raise damaged("moov")
+    content = read(offset, length)
+    if len(content) != length:
+        raise damaged("moov")
+    return Movie(memoryview(content), tuple(fragments))
+
+
+def _outer(read: Read, size: int) -> Iterator[tuple[bytes, int, int, int]]:
+    """The boxes that a file itself is made of: kind, offset, length of the header, length of it all."""
+    at = 0
+    for _ in range(MAX_OUTER_BOXES):
+        if at + 8 > size:
+            return
         head = read(at, 16)
         if len(head) < 8:
-            break
+            return
         length, kind = struct.unpack_from(">I4s", head)
         start = 8
         if length == 1 and len(head) == 16:
@@ -113,26 +147,9 @@ def movie(read: Read, size: int) -> memoryview:
             length = size - at
         if length < start:
             raise damaged(_name(kind))
-        if kind == b"moof":
-            raise IndexRefused("fragmented", "Fragmented MP4 is not served as it is; every rendition is encoded.")
-        if kind == b"moov":
-            if found is not None:
-                raise damaged("two moov boxes")
-            found = at + start, length - start
+        yield kind, at, start, length
         at += length
-        count += 1
-    if found is None:
-        raise IndexRefused("no_moov", "The file has no index (moov); it was probably cut off.")
-    offset, length = found
-    if length > MAX_MOOV or offset + length > size:
-        raise damaged("moov")
-    content = read(offset, length)
-    if len(content) != length:
-        raise damaged("moov")
-    view = memoryview(content)
-    if first(view, b"mvex") is not None:
-        raise IndexRefused("fragmented", "Fragmented MP4 is not served as it is; every rendition is encoded.")
-    return view
+    raise damaged("too many boxes")
 
 
 def _name(kind: bytes) -> str:

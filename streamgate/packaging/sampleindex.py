@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgate.packaging import cmaf
+from streamgate.packaging.fragments import Fragments, track_id
 from streamgate.packaging.heads import array_head, ranges_of
 from streamgate.packaging.keyframes import closed, looking, verified
 from streamgate.packaging.mp4boxes import IndexRefused, Read, boxes, movie, needed, unpack, version
@@ -105,12 +106,14 @@ def index_mp4(read: Read, size: int, *, segment_s: float = 4.0) -> SourceIndex:
 
 
 def _indexed(read: Read, size: int, target: Fraction) -> SourceIndex:
-    content = movie(read, size)
+    whole = movie(read, size)
+    content = whole.content
     header = needed(content, b"mvhd")
     (movie_timescale,) = unpack(">I", header, 20 if version(header) == 1 else 12)
     traks = [box.content for box in boxes(content) if box.kind == b"trak"]
     pictures = [n for n, trak in enumerate(traks) if kind_of(trak) == "video"]
     shown = next((n for n in pictures if enabled(traks[n])), pictures[0] if pictures else None)
+    fragments = Fragments(read, size, whole) if whole.fragments else None
     refused: list[tuple[int, str, str]] = []
     video: _Track | None = None
     audio: list[_Track] = []
@@ -118,7 +121,7 @@ def _indexed(read: Read, size: int, target: Fraction) -> SourceIndex:
         if number != shown and kind_of(trak) != "audio":
             continue
         try:
-            track = _track(read, size, number, trak, movie_timescale or 1)
+            track = _track(read, size, number, trak, movie_timescale or 1, fragments)
         except IndexRefused as error:
             refused.append((number, error.code, error.detail))
         else:
@@ -174,9 +177,15 @@ def _cut(
     )
 
 
-def _track(read: Read, size: int, number: int, trak: memoryview, movie_timescale: int) -> _Track:
+def _track(
+    read: Read, size: int, number: int, trak: memoryview, movie_timescale: int, fragments: Fragments | None
+) -> _Track:
     about = describe(trak, movie_timescale)
-    samples = read_samples(needed(trak, b"mdia", b"minf", b"stbl"), size, about.timescale)
+    tables = needed(trak, b"mdia", b"minf", b"stbl")
+    if fragments is None:
+        samples = read_samples(tables, size, about.timescale)
+    else:
+        samples = fragments.samples(track_id(trak), tables, about.timescale)
     edit = about.edit
     if edit.length is not None:
         inside = np.flatnonzero(samples.shown < edit.begin + edit.length)

@@ -76,12 +76,8 @@ def decoded(data: bytes, kind: str, which: int = 0) -> list[Shown]:
         return frames
 
 
-def payloads(data: bytes, kind: str, which: int = 0) -> list[tuple[str, bool]]:
-    """The coded samples of a track in decoding order, as FFmpeg reads them: digest, and whether it is to be dropped."""
+def payloads(data: bytes, kind: str, which: int = 0) -> list[str]:
+    """Digests of the coded samples of a track in decoding order, as FFmpeg reads them."""
     with av.open(io.BytesIO(data)) as container:
         stream = getattr(container.streams, kind)[which]
-        return [
-            (hashlib.md5(bytes(packet)).hexdigest(), bool(packet.is_discard))
-            for packet in container.demux(stream)
-            if packet.size
-        ]
+        return [hashlib.md5(bytes(packet)).hexdigest() for packet in container.demux(stream) if packet.size]
