@@ -1,7 +1,7 @@
 """Samples of a fragmented MP4 (ISO/IEC 14496-12, 8.8): what its ``moof`` boxes say, as if one table had said it.
 
-Indexes of fragments (``sidx``, ``mfra``) are not needed and not believed. A fragment without ``tfdt`` follows the one before it; one
-that begins later makes the last sample before it last until then.
+Indexes of fragments (``sidx``, ``mfra``) are not needed and not believed. A fragment without ``tfdt`` follows the one before it;
+one that begins later makes the last sample before it last until then.
 """
 
 from __future__ import annotations
@@ -80,6 +80,11 @@ class Fragments:
                 raise IndexRefused("table_short", "The track has no samples.")
             return before
         made = _samples(runs, self._size, before)
+        if any(bool((rows[:, 4] < 0).any()) for rows in runs.rows):
+            # FFmpeg shows such tracks later than they say (by the largest of these offsets); encoded rungs would not fit.
+            raise IndexRefused(
+                "signed_offsets", "Pictures are shown before they are decoded; every rendition is encoded."
+            )
         if int(made.decoded[-1]) > MAX_DURATION_S * timescale:
             raise IndexRefused(
                 "too_long", "The track says that it is longer than two days; every rendition is encoded."

@@ -24,7 +24,7 @@ class IndexRefused(Exception):
     """The index of a source cannot be used. ``code`` is stable; ``detail`` is a sentence for the owner of the film.
 
     Codes: ``no_moov box_size table_short table_mismatch too_many_samples too_long truncated codec no_config
-    stsd_entries external_data encrypted multi_edit edit_rate edit_preroll no_keyframes long_gop big_segment``.
+    stsd_entries external_data encrypted multi_edit edit_rate edit_preroll no_keyframes long_gop big_segment signed_offsets``.
     """
 
     def __init__(self, code: str, detail: str) -> None:
