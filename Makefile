@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test check bench corpus fuzz lock openapi docs clean
+.PHONY: help run test check bench corpus fuzz fuzz-index lock openapi docs clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -41,6 +41,9 @@ corpus: $(VENV)/.dev ## A folder of media files (DIR=…) through ingest and pac
 
 fuzz: $(VENV)/.dev ## Ten thousand mutated films (COUNT=…, SEED=…)
 	@$(BIN)/python -m tools.fuzz --count $(or $(COUNT),10000) --seed $(or $(SEED),1)
+
+fuzz-index: $(VENV)/.dev ## Ten thousand mutated indexes of MP4 (COUNT=…, SEED=…)
+	@$(BIN)/python -m tools.fuzz_index --count $(or $(COUNT),10000) --seed $(or $(SEED),1)
 
 openapi: $(VENV)/.dev ## Write the packaged OpenAPI snapshot
 	$(BIN)/python -m tools.openapi

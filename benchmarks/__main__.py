@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks import delivery, first, gate, ladder, soak, startup, tus, upload, viewers
+from benchmarks import delivery, first, gate, instant, ladder, soak, startup, tus, upload, viewers
 from benchmarks.report import machine, table
 
 ALL = {
@@ -18,6 +18,7 @@ ALL = {
     "tus": tus.measure,
     "gate": gate.measure,
     "viewers": viewers.measure,
+    "instant": instant.measure,
 }
 LONG = {"soak": soak.measure}
 """Only when asked for."""
