@@ -1,4 +1,4 @@
-"""Sample indexes of films of 1, 60 and 180 minutes: how long they take to make, how large they are, and how fast segments come out."""
+"""Sample indexes of films of 1, 60 and 180 minutes: time to make them, size, memory, and how fast segments come out."""
 
 from __future__ import annotations
 

@@ -226,6 +226,7 @@ def _audio_track(number: int, about: Description, samples: Samples, delay: int) 
         raise IndexRefused("multi_edit", "The track's edit shows none of it.")
     first = int(heard[0])
     samples, begins = samples.part(first, len(samples)), begins[first:]
+    samples = replace(samples, keys=np.ones(len(samples), np.bool_))  # whatever the tables say of sound
     rest = max(0, delay - int(begins[0]))
     return _Track(number, about, samples, begins, begins + rest, rest)
 
