@@ -22,3 +22,20 @@ class Site:
     service: str
     version: str
     redirect_s: int | None = None
+
+
+SERVICE_PORTS = {
+    "api-gateway": 9090,
+    "upload": 9091,
+    "transcoder": 9092,
+    "streaming": 9093,
+    "metadata": 9005,
+    "cache": 9006,
+    "auth": 9007,
+    "worker": 9008,
+    "monitor": 9009,
+}
+"""HTTP port of each service where the settings name none."""
+
+PORTS = {"monolith": 8080, **SERVICE_PORTS}
+"""The same, and that of all services in one process."""
