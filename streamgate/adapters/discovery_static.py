@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from streamgate.domain.errors import ConfigurationError
-from streamgate.ports.discovery import GRPC_OFFSET, Address, Discovery
+from streamgate.ports.discovery import Address, Discovery
+
+GRPC_OFFSET = 1000
+"""A service's gRPC port is its HTTP port plus this."""
 
 
 class StaticDiscovery(Discovery):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, TypeVar
 
 import msgspec
@@ -11,6 +13,10 @@ from streamgate.domain.identity import Role
 
 T = TypeVar("T", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+REST = "/{path}"
+"""A template that ends so is the prefix of everything beneath it."""
 
 
 class Declaration(msgspec.Struct, frozen=True):
@@ -24,7 +30,7 @@ def contract(*, service: str, routes: tuple[str, ...] = ()) -> Callable[[T], T]:
     """Mark a Protocol as the contract of ``service`` (its name with a hyphen).
 
     ``routes`` are the path templates, under the server's root, whose requests belong to that service; a gateway
-    routes by them and knows nothing else of the plugin.
+    routes by them and knows nothing else of the plugin. A template that ends in `REST` stands for everything beneath.
     """
 
     def mark(kind: T) -> T:
@@ -40,6 +46,15 @@ def declaration(kind: type) -> Declaration:
     if not isinstance(found, Declaration):
         raise TypeError(f"{kind.__qualname__} is not declared as a contract")
     return found
+
+
+def declarations() -> tuple[Declaration, ...]:
+    """What every contract of this package says of itself."""
+    package = __name__.rpartition(".")[0]
+    modules = pkgutil.iter_modules(import_module(package).__path__, f"{package}.")
+    kinds = [kind for module in modules for kind in vars(import_module(module.name)).values()]
+    found = [vars(kind).get("__contract__") for kind in kinds if isinstance(kind, type)]
+    return tuple(dict.fromkeys(each for each in found if isinstance(each, Declaration)))
 
 
 def user(role: Role) -> Callable[[F], F]:

@@ -173,6 +173,7 @@ class AssetDeleted(msgspec.Struct, frozen=True, kw_only=True):
     routes=(
         "/api/v1/assets",
         "/api/v1/assets/{asset_id}",
+        "/api/v1/assets/{asset_id}/events",
         "/api/v1/assets/{asset_id}/poster.jpg",
     ),
 )

@@ -1,17 +1,22 @@
-"""The gateway: what stands at the product's public door: CORS, safe headers, rate limits and the API's description."""
+"""The gateway: what stands at the product's public door: CORS, safe headers, rate limits and the API's description.
+
+Requests for services that run in other processes it sends on to them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from streamgate.contracts.auth import Access
+from streamgate.contracts.declare import declarations
 from streamgate.domain.clock import Clock
 from streamgate.kernel import Context, Parts, Plugin
 from streamgate.plugins.api_gateway.settings import GatewaySettings
+from streamgate.ports.discovery import Discovery
 from streamgate.ports.limiter import Limiter
-from streamgate.runtime.site import Site
+from streamgate.runtime.site import Residents, Site
 
 
 @asynccontextmanager
@@ -26,7 +31,32 @@ async def setup(context: Context[GatewaySettings]) -> AsyncGenerator[Parts, None
     authenticator = Authenticator(site, context.need(Access), context.need(Clock))
     limits = partial(Limits, limiter=context.need(Limiter), authenticator=authenticator, settings=settings)
     cors = partial(Cors, site=site, max_age_s=settings.preflight_max_age_s)
-    yield Parts(routes=controllers(docs=settings.docs), middleware=(limits, cors))
+    routes = controllers(docs=settings.docs)
+    residents = context.need(Residents).services
+    elsewhere = [found for found in declarations() if found.service not in residents]
+    async with AsyncExitStack() as stack:
+        if not elsewhere:
+            yield Parts(routes=routes, middleware=(limits, cors))
+            return
+        from streamgate.plugins.api_gateway.forwarding import Breakers, Forwarding, sessions
+        from streamgate.plugins.api_gateway.replicas import Replicas
+        from streamgate.plugins.api_gateway.routing import Routes
+
+        breakers = Breakers(context.need(Clock))
+        forwarding = partial(
+            Forwarding,
+            routes=Routes(elsewhere),
+            replicas=Replicas(context.need(Discovery), context.need(Clock)),
+            breakers=breakers,
+            session=await stack.enter_async_context(sessions(settings)),
+            settings=settings,
+        )
+        yield Parts(routes=routes, middleware=(forwarding, limits, cors), health=breakers.health)
 
 
-plugin = Plugin(name="api-gateway", settings=GatewaySettings, setup=setup, requires=(Site, Clock, Limiter, Access))
+plugin = Plugin(
+    name="api-gateway",
+    settings=GatewaySettings,
+    setup=setup,
+    requires=(Site, Residents, Clock, Limiter, Discovery, Access),
+)

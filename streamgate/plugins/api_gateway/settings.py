@@ -35,3 +35,15 @@ class GatewaySettings(BaseModel):
     sign_in_burst: int = Field(
         120, ge=1, le=1_000_000, description="Sign-ins, refreshes and refused credentials from one address, at once."
     )
+    connect_timeout_s: float = Field(
+        2.0, gt=0, le=60, description="Seconds that a replica of a service has to take a connection."
+    )
+    answer_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        le=600,
+        description="Seconds that a service may be silent before its answer begins; more than `streaming.segment_wait_s`.",
+    )
+    silence_timeout_s: float = Field(
+        60.0, gt=0, le=600, description="Seconds that a service may be silent in the middle of its answer."
+    )

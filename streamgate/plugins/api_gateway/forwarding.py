@@ -1,0 +1,191 @@
+"""Requests for services of other processes: on to their owner and its answer back, piece by piece, nothing kept."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+from aiohttp import (
+    ClientConnectorError,
+    ClientError,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    ConnectionTimeoutError,
+    DummyCookieJar,
+    TCPConnector,
+)
+from yarl import URL
+
+from streamgate.domain.clock import Clock
+from streamgate.domain.errors import DeadlineExceeded, MethodNotAllowed, StreamGateError, Unavailable
+from streamgate.kernel import Check
+from streamgate.plugins.api_gateway.body import Body, Patience
+from streamgate.plugins.api_gateway.crossing import inward, outward
+from streamgate.plugins.api_gateway.replicas import Replicas
+from streamgate.plugins.api_gateway.routing import Route, Routes
+from streamgate.plugins.api_gateway.settings import GatewaySettings
+from streamgate.ports.discovery import Address
+from streamgate.runtime.breaker import Breaker
+from streamgate.runtime.problems import send_problem
+
+ASGI = Callable[[Any, Any, Any], Awaitable[None]]
+
+REFUSED = frozenset({"CONNECT", "TRACE"})
+"""Methods that mean something to whoever stands in between; no route takes them."""
+
+OUR_OWN = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+"""Headers that the client library would add to a request that has none."""
+
+
+@asynccontextmanager
+async def sessions(settings: GatewaySettings) -> AsyncIterator[ClientSession]:
+    """The connections to all services: kept for reuse, as many as there are requests under way."""
+    connector = TCPConnector(limit=0, ttl_dns_cache=5, keepalive_timeout=15)
+    async with ClientSession(
+        connector=connector,
+        cookie_jar=DummyCookieJar(),
+        auto_decompress=False,
+        skip_auto_headers=OUR_OWN,
+        timeout=ClientTimeout(total=None, connect=settings.connect_timeout_s),
+        trust_env=False,
+    ) as session:
+        yield session
+
+
+class Forwarding:
+    """Sends what belongs to a service elsewhere to a replica of it, and everything else on to ``app``.
+
+    A request tries another replica only when nothing of it was sent. Whoever cannot be served gets a problem document: 503
+    when the service is away or was away too often lately, 504 when it took the request and kept silent.
+    """
+
+    def __init__(
+        self,
+        app: ASGI,
+        *,
+        routes: Routes,
+        replicas: Replicas,
+        breakers: Breakers,
+        session: ClientSession,
+        settings: GatewaySettings,
+    ) -> None:
+        self._app = app
+        self._routes = routes
+        self._replicas = replicas
+        self._breakers = breakers
+        self._session = session
+        self._settings = settings
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        route = self._routes.of(scope["path"]) if scope["type"] == "http" else None
+        if route is None:
+            await self._app(scope, receive, send)
+            return
+        scope["path_template"] = route.template
+        try:
+            await self._forward(route, scope, receive, send)
+        except StreamGateError as error:
+            await send_problem(scope, send, error)
+
+    async def _forward(self, route: Route, scope: Any, receive: Any, send: Any) -> None:
+        if scope["method"] in REFUSED:
+            raise MethodNotAllowed("This address does not take that method.")
+        headers = inward(scope)
+        breaker = self._breakers.of(route.service)
+        breaker.check()
+        verdict = breaker.abandoned
+        answered = False
+        patience = Patience()
+        body = Body(receive, patience, self._settings.answer_timeout_s)
+        try:
+            async with patience:
+                await body.begin()
+                patience.on_service(self._settings.answer_timeout_s)
+                response = await self._ask(route.service, scope, headers, body)
+                answered, verdict = True, breaker.succeeded
+                await self._answer(response, patience, body, send)
+        except (ClientError, OSError, TimeoutError) as error:
+            if body.failure is not None:
+                raise body.failure from None
+            if patience.gone:
+                return
+            if not answered:
+                verdict = breaker.failed
+            structlog.get_logger().warning(
+                "a service did not answer", to=route.service, answered=answered, reason=type(error).__name__
+            )
+            if not answered:
+                raise self._explained(route.service, patience) from None
+            # Half an answer cannot be taken back. The server ends the connection, so that it is not taken for a whole one.
+        finally:
+            body.end()
+            verdict()
+
+    async def _ask(self, service: str, scope: Any, headers: Any, body: Body) -> ClientResponse:
+        replicas = await self._replicas.of(service)
+        while True:
+            address = replicas.pop(0)
+            try:
+                return await self._session.request(
+                    scope["method"], _url(address, scope), headers=headers, data=body.data, allow_redirects=False
+                )
+            except (ClientConnectorError, ConnectionTimeoutError):
+                self._replicas.spare(address)
+                if not replicas:
+                    raise
+
+    async def _answer(self, response: ClientResponse, patience: Patience, body: Body, send: Any) -> None:
+        whole = False
+        try:
+            patience.on_caller()
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": response.status,
+                    "headers": outward(response.raw_headers),
+                }
+            )
+            content = response.content
+            while not whole:
+                patience.on_service(self._settings.silence_timeout_s)
+                piece = await content.readany()
+                patience.on_caller()
+                whole = content.at_eof()
+                await send({"type": "http.response.body", "body": piece, "more_body": not whole})
+        finally:
+            # A connection with half an answer on it, or half a request, is of no more use.
+            (response.release if whole and body.sent else response.close)()
+
+    def _explained(self, service: str, patience: Patience) -> StreamGateError:
+        if patience.expired:
+            return DeadlineExceeded(f"The {service} service did not answer in time.", retry_after=2)
+        return Unavailable(f"The {service} service cannot be reached now.", retry_after=2)
+
+
+class Breakers:
+    """One circuit breaker for each service."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._of: defaultdict[str, Breaker] = defaultdict(lambda: Breaker(clock))
+
+    def of(self, service: str) -> Breaker:
+        return self._of[service]
+
+    async def health(self) -> Mapping[str, Check]:
+        """``degraded`` for a service that is given time; one that was never called is not told of."""
+        return {
+            service: Check("ok" if breaker.state == "closed" else "degraded", f"circuit breaker {breaker.state}")
+            for service, breaker in self._of.items()
+        }
+
+
+def _url(address: Address, scope: Any) -> URL:
+    """The same path and query at a replica, byte for byte."""
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    query = scope["query_string"].decode("latin-1")
+    path = scope["raw_path"].decode("latin-1")
+    return URL(f"http://{host}:{address.http_port}{path}{'?' if query else ''}{query}", encoded=True)
