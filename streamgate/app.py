@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
@@ -18,31 +19,18 @@ from streamgate.domain.clock import Clock, SystemClock
 from streamgate.domain.errors import Unavailable
 from streamgate.domain.identity import ANONYMOUS, Caller
 from streamgate.kernel import Assembled, Binding, DirectBinding, Host, Plugin
-from streamgate.openers import BUS, DATABASE, OBJECTS, OUTBOX, REDIS, Opening, database_url, given_for
+from streamgate.openers import BUS, DATABASE, DISCOVERY, OBJECTS, OUTBOX, REDIS, Opening, database_url, given_for
+from streamgate.ports.discovery import GRPC_OFFSET, Address, Discovery
 from streamgate.runtime.connection import AtOnce, bounded
 from streamgate.runtime.health import HealthBoard, helpful, reachable
 from streamgate.runtime.listening import bound
-from streamgate.runtime.site import Residents, Site
+from streamgate.runtime.site import PORTS, Residents, Site
 from streamgate.runtime.telemetry import Metrics
 from streamgate.runtime.vitals import Vitals
 from streamgate.settings import CoreSettings
 
 CUT_OFF_S = 3.0
 """Seconds that requests have to end after they were cut off."""
-
-PORTS = {
-    "monolith": 8080,
-    "api-gateway": 9090,
-    "upload": 9091,
-    "transcoder": 9092,
-    "streaming": 9093,
-    "metadata": 9005,
-    "cache": 9006,
-    "auth": 9007,
-    "worker": 9008,
-    "monitor": 9009,
-}
-"""HTTP port of each service where the settings name none."""
 
 
 def site_of(settings: CoreSettings, service: str) -> Site:
@@ -62,6 +50,14 @@ def site_of(settings: CoreSettings, service: str) -> Site:
     )
 
 
+def advertised(settings: CoreSettings) -> str:
+    """The host at which other services reach this process."""
+    if settings.discovery.advertise:
+        return settings.discovery.advertise
+    wildcard = settings.host in {"0.0.0.0", "::"}  # noqa: S104 (compared, not listened on)
+    return socket.gethostbyname(socket.gethostname()) if wildcard else settings.host
+
+
 class Running:
     """A started process: its ASGI app, its health, and the way to make it stop."""
 
@@ -75,6 +71,7 @@ class Running:
         self.board.add("process", self.vitals.health)
         self.draining = asyncio.Event()
         self.ready = False
+        self.discovery: Discovery | None = None
         self.assembled: Assembled
         self.app: Callable[[Any, Any, Any], Awaitable[None]]
         self.routes: list[Any] = []
@@ -102,8 +99,10 @@ class Running:
         for check, name in (("database", DATABASE), ("bus", BUS), ("objects", OBJECTS)):
             if name in opening.opened:
                 self.board.add(check, reachable(opening.opened[name]))
-        if REDIS in opening.opened:
-            self.board.add("redis", helpful(opening.opened[REDIS]))
+        self.discovery = opening.opened.get(DISCOVERY)
+        for check, helper in (("redis", opening.opened.get(REDIS)), ("discovery", self.discovery)):
+            if helper is not None and (check != "discovery" or self.settings.discovery.backend != "static"):
+                self.board.add(check, helpful(helper))
         if BUS in opening.opened:
             from streamgate.runtime.events import wire
 
@@ -146,6 +145,15 @@ class Running:
             clients=Clients(self.settings.trusted_proxies),
             body_timeout_s=self.settings.body_timeout,
         )
+
+    async def present(self) -> None:
+        """Let other services find this process, until it begins to drain."""
+        if self.discovery is None:
+            return
+        port = self.settings.port or PORTS[self.site.service]
+        address = Address(advertised(self.settings), port, port + GRPC_OFFSET)
+        async with self.discovery.present(self.site.service, address):
+            await self.draining.wait()
 
     def authenticator(self) -> Any:
         """Verifies credentials at the edge; where no auth service can be reached, nobody is let in."""
@@ -213,13 +221,16 @@ async def serve(
             gc.enable()
             gc.freeze()
             announce(running)
+            await running.present()
 
         telling = asyncio.create_task(tell_when_ready())
         try:
             await server.serve(bound(server.config.host, server.config.port))
         finally:
-            telling.cancel()
             running.draining.set()
+            if running.ready:
+                await asyncio.wait({telling}, timeout=CUT_OFF_S)
+            telling.cancel()
             if server.server_state.tasks:
                 # Requests that were cut off end before what they work with is closed.
                 await asyncio.wait(set(server.server_state.tasks), timeout=CUT_OFF_S)

@@ -15,7 +15,7 @@ from typing import Any
 from streamgate.domain.clock import Clock
 from streamgate.domain.errors import ConfigurationError
 from streamgate.kernel import Plugin
-from streamgate.runtime.site import Site
+from streamgate.runtime.site import SERVICE_PORTS, Site
 from streamgate.settings import CoreSettings
 
 
@@ -139,9 +139,20 @@ async def _open_limiter(o: Opening) -> Any:
 
 
 async def _open_discovery(o: Opening) -> Any:
+    discovery, itself = o.settings.discovery, o.site.service
+    if discovery.backend == "consul" and discovery.consul_address is not None:
+        from streamgate.adapters.discovery_consul import ConsulDiscovery
+
+        token = discovery.consul_token.get_secret_value() if discovery.consul_token else None
+        consul = ConsulDiscovery(discovery.consul_address, tuple(SERVICE_PORTS), itself=itself, token=token)
+        return await o.stack.enter_async_context(consul)
+    if discovery.backend == "dns":
+        from streamgate.adapters.discovery_dns import DnsDiscovery
+
+        return DnsDiscovery(discovery.dns_name, SERVICE_PORTS, itself=itself, clock=o.clock)
     from streamgate.adapters.discovery_static import StaticDiscovery
 
-    return StaticDiscovery(o.settings.discovery.services, itself=o.site.service)
+    return StaticDiscovery(discovery.services, itself=itself)
 
 
 async def _open_jobs(o: Opening) -> Any:
@@ -169,6 +180,7 @@ REDIS = "streamgate.adapters.redis_link:RedisLink"
 SANDBOX = "streamgate.media.sandbox:Sandbox"
 DATABASE = "streamgate.runtime.database:Database"
 BUS = "streamgate.ports.bus:Bus"
+DISCOVERY = "streamgate.ports.discovery:Discovery"
 OBJECTS = "streamgate.ports.storage:BlobStore"
 OUTBOX = "streamgate.runtime.outbox:Outbox"
 
@@ -179,7 +191,7 @@ OPENERS: dict[str, tuple[Callable[[Opening], Awaitable[Any]], tuple[str, ...]]] 
     "streamgate.ports.cache:Cache": (_open_cache, ()),
     OBJECTS: (_open_storage, ()),
     "streamgate.ports.chain:Chains": (_open_chains, ()),
-    "streamgate.ports.discovery:Discovery": (_open_discovery, ()),
+    DISCOVERY: (_open_discovery, ()),
     "streamgate.ports.limiter:Limiter": (_open_limiter, ()),
     "streamgate.runtime.jobs:Jobs": (_open_jobs, (DATABASE, BUS)),
     OUTBOX: (_open_outbox, (DATABASE, BUS)),

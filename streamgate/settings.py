@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     IPvAnyNetwork,
     SecretStr,
@@ -35,6 +34,7 @@ from pydantic_settings import (
 
 from streamgate.domain.errors import ConfigurationError
 from streamgate.kernel.registry import AnyPlugin
+from streamgate.sections import DiscoverySection, Section
 
 PREFIX = "STREAMGATE_"
 ALIASES = {
@@ -47,12 +47,6 @@ ALIASES = {
 
 OWN_VARIABLES = {"STREAMGATE_API_KEY", "STREAMGATE_CONFIG_DIR", "STREAMGATE_SERVER"}
 """Variables of the command line that are no settings."""
-
-
-class Section(BaseModel):
-    """A part of the settings: immutable, nothing unknown."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class DatabaseSection(Section):
@@ -116,15 +110,6 @@ class BusSection(Section):
         if self.backend == "nats" and self.url is None:
             raise ValueError("the nats backend needs bus.url (or NATS_URL)")
         return self
-
-
-class DiscoverySection(Section):
-    backend: Literal["static"] = Field(
-        "static", description="Where other services are found: `static` (the list below)."
-    )
-    services: dict[str, tuple[str, ...]] = Field(
-        default_factory=dict, description="Service name → addresses `host:http_port`, for the static backend."
-    )
 
 
 class ChainSection(Section):

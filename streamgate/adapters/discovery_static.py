@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from streamgate.domain.errors import ConfigurationError
-from streamgate.ports.discovery import Address, Discovery
-
-GRPC_OFFSET = 1000
-"""A service's gRPC port is its HTTP port plus this."""
+from streamgate.ports.discovery import GRPC_OFFSET, Address, Discovery
 
 
 class StaticDiscovery(Discovery):

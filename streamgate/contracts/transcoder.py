@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from streamgate.contracts.declare import contract, fact, user
+from streamgate.contracts.upload import SourcePart
 from streamgate.domain.identity import Caller, Role
 
 
@@ -17,7 +18,8 @@ class RenditionPlan(msgspec.Struct, frozen=True, kw_only=True):
     its segments begin, and last the end of the rendition: segment n (from 0) covers
     ``[boundaries[n], boundaries[n + 1])``, so there are ``len(boundaries) - 1`` segments. ``bandwidth`` is the peak
     in bits per second. ``init_key`` is the storage key of its init segment. Renditions of the same ``kind`` and ``track``
-    are one thing at several rates.
+    are one thing at several rates. ``passthrough``: the track of the source index whose samples are the segments, as they
+    were uploaded; None for what is encoded.
     """
 
     name: str
@@ -36,6 +38,7 @@ class RenditionPlan(msgspec.Struct, frozen=True, kw_only=True):
     label: str | None = None
     default: bool = False
     track: int = 0
+    passthrough: int | None = None
 
 
 class CaptionPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,11 +69,25 @@ class Storyboard(msgspec.Struct, frozen=True, kw_only=True):
         return -(-self.count // (self.columns * self.rows))
 
 
+class SourcePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """Where segments that are served as uploaded come from: the sample index (a storage key), and the objects that, joined
+    in order, are the source. They stay as long as the film."""
+
+    index_key: str
+    parts: tuple[SourcePart, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole source."""
+        return sum(part.length for part in self.parts)
+
+
 class Presentation(msgspec.Struct, frozen=True, kw_only=True):
     """A film's one timeline: everything that playlists and manifests are written from. ``duration`` in seconds.
 
     ``plan_id`` changes when the film is planned anew; segments of different plans never mix.
-    Renditions stand lowest compatible first, video before audio.
+    Renditions stand lowest compatible first, video before audio; before them all the source itself, where every player
+    takes it. ``source`` is there when a rendition passes through.
     """
 
     asset_id: str
@@ -80,6 +97,7 @@ class Presentation(msgspec.Struct, frozen=True, kw_only=True):
     poster_key: str | None = None
     captions: tuple[CaptionPlan, ...] = ()
     storyboard: Storyboard | None = None
+    source: SourcePlan | None = None
 
 
 class SegmentObject(msgspec.Struct, frozen=True):
@@ -120,7 +138,7 @@ class Transcoding(Protocol):
         ...
 
     async def ensure(self, asset_id: str, rendition: str, number: int) -> SegmentObject:
-        """Segment ``number`` (from 0) of a rendition, encoded now if it is missing.
+        """Segment ``number`` (from 0) of an encoded rendition, encoded now if it is missing.
 
         A missing segment's chunk moves to the front of the queue, for that rendition, and the call waits until it
         is stored. Raises `NotFound` for a rendition or number that is not in the plan, `DeadlineExceeded` when the

@@ -11,6 +11,7 @@ import msgspec
 
 from streamgate.contracts.metadata import Track
 from streamgate.contracts.transcoder import Storyboard
+from streamgate.contracts.upload import SourcePart
 from streamgate.domain.asset import MediaWarning
 
 
@@ -26,7 +27,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class LadderSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How encoded renditions are made. ``rungs`` are short sides in pixels; the ladder never upscales.
 
-    ``crf``: x264's quality (lower is better); ``rate_factor`` multiplies the peak rate of every rung.
+    ``crf``: x264's quality (lower is better); ``rate_factor`` multiplies the peak rate of every rung. ``passthrough``:
+    whether what players take as it is, is served so.
     """
 
     rungs: tuple[int, ...] = (360, 480, 720, 1080, 1440, 2160)
@@ -36,6 +38,7 @@ class LadderSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_frame_rate: int = 60
     crf: float = 23.0
     rate_factor: float = 1.0
+    passthrough: bool = False
 
 
 class VideoRung(msgspec.Struct, frozen=True, kw_only=True, tag="video"):
@@ -68,7 +71,8 @@ class PlannedRendition(msgspec.Struct, frozen=True, kw_only=True):
 
     ``boundaries``: see `RenditionPlan`. ``config``: the decoder configuration record (avcC) or AudioSpecificConfig that
     every chunk must come out with, byte for byte. ``init``: the init segment. ``track``: renditions of the same kind and
-    track are one thing at several rates.
+    track are one thing at several rates. ``passthrough``: the track of the source that is served as it is; nothing is
+    encoded then, and there is no ``rung``.
     """
 
     name: str
@@ -79,7 +83,7 @@ class PlannedRendition(msgspec.Struct, frozen=True, kw_only=True):
     bandwidth: int
     config: bytes
     init: bytes
-    rung: VideoRung | AudioRung
+    rung: VideoRung | AudioRung | None
     width: int | None = None
     height: int | None = None
     frame_rate: tuple[int, int] | None = None
@@ -89,6 +93,7 @@ class PlannedRendition(msgspec.Struct, frozen=True, kw_only=True):
     label: str | None = None
     default: bool = False
     track: int = 0
+    passthrough: int | None = None
 
 
 class CaptionTrack(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,7 +112,9 @@ class MediaPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     ``recipe`` is whatever else the encoder needs of the source (stream indexes, start time, rotation, colour, frame
     times); opaque outside media/. ``chunks``: the segments of each chunk as (first, end); a rendition takes part in
-    those numbers that it has.
+    those numbers that it has. ``reason``: why the source is served as it is, or is not. ``index``: the sample index of what
+    passes through, for `packaging.segments.StoredIndex`; stored apart from the plan, as ``parts`` (the source's objects,
+    in order) are filled in by the server.
     """
 
     tracks: tuple[Track, ...]
@@ -121,6 +128,21 @@ class MediaPlan(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[MediaWarning, ...] = ()
     captions: tuple[CaptionTrack, ...] = ()
     storyboard: Storyboard | None = None
+    reason: str = "Every rendition is encoded from the upload."
+    index: bytes = b""
+    parts: tuple[SourcePart, ...] = ()
+
+    @property
+    def encoded(self) -> tuple[PlannedRendition, ...]:
+        """The renditions that chunk jobs make."""
+        return tuple(rendition for rendition in self.renditions if rendition.passthrough is None)
+
+    @property
+    def opening(self) -> str | None:
+        """The rendition with whose first chunk the film plays; None when it plays at once."""
+        if self.renditions[0].passthrough is None:
+            return self.renditions[0].name
+        return next((r.name for r in self.renditions if r.kind == "audio" and r.passthrough is None), None)
 
 
 class EncodedSegment(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,14 +20,18 @@ from streamgate.media.languages import bcp47
 from streamgate.media.model import LadderSettings, Limits, MediaPlan, PlannedRendition
 from streamgate.media.opening import Source, refused
 from streamgate.media.order import held_back
+from streamgate.media.passing import Passing, audio_rendition, passing, replaces, stands_first, video_rendition
 from streamgate.media.probe import AudioFound, Probe, VideoFound, probe
 from streamgate.media.recipe import AudioRecipe, Recipe, VideoRecipe, pack
-from streamgate.media.scan import PacketTimes, scan
+from streamgate.media.scan import PacketTimes, begins, scan
 from streamgate.media.storyboard import layout
 from streamgate.packaging.cmaf import AudioTrack, VideoTrack, init_segment
 from streamgate.packaging.codecs import aac_codec, avc_codec
+from streamgate.packaging.sampleindex import IndexedTrack
 
 SEGMENTS_PER_CHUNK = 3
+
+DAMAGED = MediaWarning("damaged", "Parts of the file are damaged or missing; what is there is played.")
 
 AUDIO_ALONE = (64_000,)
 """Further rates, in bits per second of stereo, that a film without pictures gets."""
@@ -48,29 +52,17 @@ def make_plan(source: Source, ladder: LadderSettings, limits: Limits) -> MediaPl
     if source.size > limits.max_size:
         raise refused(FailureCode.TOO_LARGE, "The file is larger than films may be here.")
     found = probe(source, limits)
-    indexes = [track.index for track in (found.video, *found.audio) if track is not None]
-    scanned = scan(source, limits.max_pixels, indexes)
-    packets = scanned.packets
-    warnings = list(found.warnings)
-    if any(track.damaged for track in packets.values()):
-        warnings.append(MediaWarning("damaged", "Parts of the file are damaged or missing; what is there is played."))
-    origin = _origin(found, packets)
-    film = _film(found.video, packets, origin, ladder, limits) if found.video is not None else None
+    passed = passing(source, found, ladder)
+    timed = _scanned(source, found, limits) if isinstance(passed, str) else _indexed(source, found, passed, limits)
+    packets, origin = timed.packets, timed.origin
+    film = _pictures(found.video, timed, passed, ladder, limits) if found.video is not None else None
     video = found.video.index if film is not None and found.video is not None else None
     held = held_back(source, limits.max_pixels, video) if video is not None and packets[video].unstamped else 0
-    duration = max(track.end() for track in packets.values()) - origin
-    if duration > limits.max_duration_s:
+    if timed.end - origin > limits.max_duration_s:
         raise refused(FailureCode.TOO_LONG, f"The film is longer than {limits.max_duration_s / 3600:g} hours.")
-    if film is None and not any(packets[track.index].times for track in found.audio):
+    renditions = _renditions(found, film, timed, passed, ladder)
+    if not renditions:
         raise refused(FailureCode.MALFORMED_MEDIA)
-    step = Fraction(ladder.segment_s).limit_denominator(1000)
-    cuts = film.cuts() if film is not None else [Fraction(0)]
-    renditions = list(film.renditions(ladder)) if film is not None else []
-    bitrates = AUDIO_ALONE if film is None else ()
-    for number, track in enumerate(found.audio, start=1):
-        if packets[track.index].times:
-            sound = _Sound(track, number, packets[track.index], origin, default=track.index == _default(found.audio))
-            renditions += sound.renditions(cuts, step, ladder, bitrates)
     segments = max(len(rendition.boundaries) for rendition in renditions) - 1
     width, height = (found.video.width, found.video.height) if found.video is not None else (None, None)
     whole = max(rendition.boundaries[-1] / rendition.timescale for rendition in renditions)
@@ -83,10 +75,102 @@ def make_plan(source: Source, ladder: LadderSettings, limits: Limits) -> MediaPl
         renditions=tuple(renditions),
         chunks=chunks(segments, SEGMENTS_PER_CHUNK),
         recipe=pack(_recipe(found, packets, origin, film, held, limits)),
-        warnings=tuple(warnings),
-        captions=captions.tracks(scanned.captions, origin),
+        warnings=(*found.warnings, *timed.warnings),
+        captions=captions.tracks(timed.captions, origin),
         storyboard=layout(width, height, whole) if width and height else None,
+        reason=passed if isinstance(passed, str) else passed.reason,
+        index=b"" if isinstance(passed, str) else passed.index.blob,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """Times of the source: of packets by stream index, of what is to be encoded; ``end`` and ``origin`` in source seconds."""
+
+    packets: dict[int, PacketTimes]
+    origin: Fraction
+    end: Fraction
+    captions: tuple[captions.Listener, ...]
+    warnings: tuple[MediaWarning, ...] = ()
+
+
+def _scanned(source: Source, found: Probe, limits: Limits) -> _Timed:
+    """Times from one pass over the whole file."""
+    indexes = [track.index for track in (found.video, *found.audio) if track is not None]
+    scanned = scan(source, limits.max_pixels, indexes)
+    damaged = any(track.damaged for track in scanned.packets.values())
+    return _Timed(
+        packets=scanned.packets,
+        origin=_origin(found, scanned.packets),
+        end=max(track.end() for track in scanned.packets.values()),
+        captions=scanned.captions,
+        warnings=(DAMAGED,) if damaged else (),
+    )
+
+
+def _indexed(source: Source, found: Probe, passed: Passing, limits: Limits) -> _Timed:
+    """Times from the index: the file is read as a whole only where it has text subtitles."""
+    encoded = [track.index for track in found.audio if track.index not in passed.audio]
+    packets = begins(source, limits.max_pixels, encoded)
+    kept = [track for track in (passed.video, *passed.audio.values()) if track is not None]
+    if passed.video is not None:
+        packets[passed.video.number] = PacketTimes(Fraction(1, passed.video.timescale))
+    told = any(track.kind == "subtitle" and track.codec in captions.TEXT_CODECS for track in found.tracks)
+    return _Timed(
+        packets=packets,
+        origin=passed.origin,
+        end=passed.origin + max(Fraction(track.boundaries[-1], track.timescale) for track in kept),
+        captions=scan(source, limits.max_pixels, ()).captions if told else (),
+    )
+
+
+def _renditions(
+    found: Probe, film: _Film | None, timed: _Timed, passed: Passing | str, ladder: LadderSettings
+) -> list[PlannedRendition]:
+    """All renditions in the order of the presentation."""
+    step = Fraction(ladder.segment_s).limit_denominator(1000)
+    kept = {} if isinstance(passed, str) else passed.audio
+    source = None if isinstance(passed, str) or found.video is None else passed.video
+    cuts = film.cuts() if film is not None else [Fraction(0)]
+    if film is None and kept:
+        longest = max(kept.values(), key=lambda track: len(track.boundaries))
+        cuts = [Fraction(tick, longest.timescale) for tick in longest.boundaries[:-1]]
+    renditions = list(film.renditions(ladder, source)) if film is not None else []
+    if source is not None and found.video is not None:
+        place = 0 if stands_first(source, found.video) else len(renditions)
+        renditions.insert(place, video_rendition(source, found.video))
+    bitrates = AUDIO_ALONE if film is None and not kept else ()
+    for number, track in enumerate(found.audio, start=1):
+        default = track.index == _default(found.audio)
+        if track.index in kept:
+            renditions.append(audio_rendition(kept[track.index], track, number, default=default))
+        elif timed.packets[track.index].times:
+            sound = _Sound(track, number, timed.packets[track.index], timed.origin, default=default)
+            renditions += sound.renditions(cuts, step, ladder, bitrates)
+    return renditions
+
+
+def _pictures(
+    found: VideoFound, timed: _Timed, passed: Passing | str, ladder: LadderSettings, limits: Limits
+) -> _Film | None:
+    """The video track, cut where the index says or where its packets allow."""
+    if isinstance(passed, str):
+        return _film(found, timed.packets, timed.origin, ladder, limits)
+    track = passed.video
+    assert track is not None
+    timescale = _timescale(Fraction(1, track.timescale))
+    factor = Fraction(timescale, track.timescale)
+    times = [int(track.times[0]), int(track.times[-1])]
+    rate = Fraction(*track.frame_rate) if track.frame_rate else _USUAL_RATE
+    if len(track.times) > 1 and times[1] > times[0]:
+        counted = Fraction((len(track.times) - 1) * track.timescale, times[1] - times[0])
+        rate = min(max(counted.limit_denominator(1001), Fraction(1, 60)), _FASTEST)
+        if found.average_rate and abs(found.average_rate - counted) <= counted / 100:
+            rate = found.average_rate.limit_denominator(1001)
+    thin = ladder.max_frame_rate if rate > ladder.max_frame_rate * _THINNED else 0
+    rate = Fraction(thin) if thin else rate
+    boundaries = tuple(round(tick * factor) for tick in (0, *track.boundaries[1:]))
+    return _Film(found, timescale, boundaries, rate, max(1, round(timescale / rate)), thin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +187,14 @@ class _Film:
     def cuts(self) -> list[Fraction]:
         return [Fraction(tick, self.timescale) for tick in self.boundaries[:-1]]
 
-    def renditions(self, ladder: LadderSettings) -> list[PlannedRendition]:
+    def renditions(self, ladder: LadderSettings, source: IndexedTrack | None) -> list[PlannedRendition]:
+        """One of each size of the ladder, without that for which the source itself stands."""
         shape = Shape(self.found.width, self.found.height, self.rate)
-        return [self._rendition(width, height, ladder) for width, height in sizes(shape, ladder.rungs)]
+        return [
+            self._rendition(*size, ladder)
+            for size in sizes(shape, ladder.rungs)
+            if source is None or not replaces(source, self.found, size, ladder)
+        ]
 
     def _rendition(self, width: int, height: int, ladder: LadderSettings) -> PlannedRendition:
         rung = video_rung(width, height, self.rate, ladder)
@@ -262,7 +351,9 @@ def _recipe(
         )
     audio = []
     for track in found.audio:
-        times = packets[track.index]
+        times = packets.get(track.index)
+        if times is None:
+            continue
         start = (times.first or 0) * times.base
         coarse = times.base * track.rate > 1
         audio.append(

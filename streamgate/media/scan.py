@@ -44,6 +44,30 @@ class Scan:
     captions: tuple[Listener, ...]
 
 
+def begins(source: Source, max_pixels: int, indexes: Sequence[int]) -> dict[int, PacketTimes]:
+    """The beginning of some tracks, read, and their end, as the container states it; by stream index."""
+    found: dict[int, PacketTimes] = {}
+    if not indexes:
+        return found
+    with source.open(max_pixels) as container:
+        waiting = set(indexes)
+        for packet in container.demux(*(container.streams[index] for index in indexes)):
+            stream = container.streams[packet.stream_index]
+            time = packet.pts if packet.pts is not None else packet.dts
+            if packet.stream_index not in waiting or time is None:
+                continue
+            waiting.discard(packet.stream_index)
+            track = PacketTimes(stream.time_base or Fraction(1, 1000), first=time)
+            track.times.append(time)
+            track.last = max(time + (packet.duration or 1), (stream.start_time or 0) + (stream.duration or 0))
+            found[packet.stream_index] = track
+            if not waiting:
+                break
+    for index in indexes:
+        found.setdefault(index, PacketTimes(Fraction(1, 1000)))
+    return found
+
+
 def scan(source: Source, max_pixels: int, indexes: Sequence[int]) -> Scan:
     """Read the packets of some tracks, and of every text subtitle track.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from urllib.parse import quote
 from xml.sax.saxutils import escape, quoteattr
@@ -64,10 +64,12 @@ def _adaptation_set(number: int, renditions: Sequence[RenditionPlan]) -> Iterato
         yield _empty("Role", schemeIdUri=_ROLE, value="main" if first.default else "alternate")
         if first.label:
             yield f"<Label>{escape(first.label)}</Label>"
-    # Renditions of one kind share their boundaries, so one timeline serves them all.
-    yield from _template(first)
-    for rendition in renditions:
-        yield from _representation(rendition)
+    # Renditions of one kind share their boundaries, so one timeline serves them all, unless they count in other ticks.
+    shared = all((r.timescale, r.boundaries) == (first.timescale, first.boundaries) for r in renditions)
+    if shared:
+        yield from _template(first)
+    for rendition in sorted(renditions, key=lambda r: r.bandwidth):
+        yield from _representation(rendition, [] if shared else _template(rendition))
     yield "</AdaptationSet>"
 
 
@@ -99,7 +101,7 @@ def _template(rendition: RenditionPlan) -> Iterator[str]:
     yield "</SegmentTemplate>"
 
 
-def _representation(rendition: RenditionPlan) -> Iterator[str]:
+def _representation(rendition: RenditionPlan, template: Iterable[str]) -> Iterator[str]:
     rate = rendition.frame_rate
     attributes = {
         "id": rendition.name,
@@ -111,11 +113,14 @@ def _representation(rendition: RenditionPlan) -> Iterator[str]:
         "frameRate": None if rate is None else f"{rate[0]}/{rate[1]}" if rate[1] != 1 else str(rate[0]),
         "audioSamplingRate": None if rendition.sample_rate is None else str(rendition.sample_rate),
     }
-    if rendition.channels is None:
+    inner = [*template]
+    if rendition.channels is not None:
+        inner.insert(0, _empty("AudioChannelConfiguration", schemeIdUri=_CHANNELS, value=str(rendition.channels)))
+    if not inner:
         yield _empty("Representation", **attributes)
         return
     yield _open("Representation", **attributes)
-    yield _empty("AudioChannelConfiguration", schemeIdUri=_CHANNELS, value=str(rendition.channels))
+    yield from inner
     yield "</Representation>"
 
 

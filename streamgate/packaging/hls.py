@@ -23,8 +23,8 @@ def master_playlist(presentation: Presentation) -> str:
     """The multivariant playlist: a variant per video rendition in the order of the presentation, audio as one group.
 
     A film without video has one variant for each rate of its sound. BANDWIDTH is the video's peak plus that of the
-    hungriest audio rendition. Captions are one group that every variant names; every video rendition has an I-frame
-    playlist. Raises `ValueError` when the presentation has no rendition at all.
+    hungriest audio rendition. Captions are one group that every variant names; every encoded video rendition has an
+    I-frame playlist. Raises `ValueError` when the presentation has no rendition at all.
     """
     video = [rendition for rendition in presentation.renditions if rendition.kind == "video"]
     tracks = audio_tracks(presentation.renditions)
@@ -39,7 +39,7 @@ def master_playlist(presentation: Presentation) -> str:
         for rendition in video:
             group = _AUDIO_GROUP if audio else None
             lines += [_variant(rendition, audio, group, captioned=captioned), _playlist_uri(rendition)]
-        lines += [_iframe_variant(rendition) for rendition in video]
+        lines += [_iframe_variant(rendition) for rendition in video if rendition.passthrough is None]
     else:
         tiers = max(len(track) for track in tracks)
         for tier in range(tiers):

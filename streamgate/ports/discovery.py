@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
+
+GRPC_OFFSET = 1000
+"""A service's gRPC port is its HTTP port plus this, where nothing else is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +29,11 @@ class Discovery(ABC):
     @abstractmethod
     async def addresses(self, service: str) -> tuple[Address, ...]:
         """Replicas that are thought healthy; when the source is down, the last good list."""
+
+    def present(self, service: str, address: Address) -> AbstractAsyncContextManager[None]:
+        """While the block is entered, others can find this process at ``address``; nothing to do where a list is given."""
+        return nullcontext()
+
+    async def healthy(self) -> bool:
+        """Whether the source answered last time."""
+        return True

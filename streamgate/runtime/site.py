@@ -24,6 +24,23 @@ class Site:
     redirect_s: int | None = None
 
 
+SERVICE_PORTS = {
+    "api-gateway": 9090,
+    "upload": 9091,
+    "transcoder": 9092,
+    "streaming": 9093,
+    "metadata": 9005,
+    "cache": 9006,
+    "auth": 9007,
+    "worker": 9008,
+    "monitor": 9009,
+}
+"""HTTP port of each service where the settings name none."""
+
+PORTS = {"monolith": 8080, **SERVICE_PORTS}
+"""The same, and that of all services in one process."""
+
+
 @dataclass(frozen=True, slots=True)
 class Residents:
     """The services that this process runs itself. Requests for any other one have to leave the process."""

@@ -11,7 +11,12 @@ from tests.support.product import upload, wait_final
 from tests.support.server import Server, serving
 from tests.support.spoken import spoken_film
 
-SMALL = {"auth.creators": ["*"], "transcoder.rungs": [240, 360], "transcoder.preset": "ultrafast"}
+SMALL = {
+    "auth.creators": ["*"],
+    "transcoder.rungs": [240, 360],
+    "transcoder.preset": "ultrafast",
+    "transcoder.passthrough": False,
+}
 
 
 @pytest.fixture(scope="session")

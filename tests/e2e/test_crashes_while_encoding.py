@@ -24,7 +24,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 def test_twenty_kills_cost_time_and_nothing_else(tmp_path: Path) -> None:
     dice = random.Random(SEED)
     source = film(tmp_path, seconds=48, width=1280, height=720)
-    server = Server(tmp_path / "data", {"transcoder.rungs": [360, 720], "transcoder.preset": "medium"})
+    server = Server(
+        tmp_path / "data",
+        {"transcoder.rungs": [360, 720], "transcoder.preset": "medium", "transcoder.passthrough": False},
+    )
     server.start()
     asset_id = upload(server, source, visibility="public")
     killed_at = []

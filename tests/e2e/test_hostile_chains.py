@@ -99,6 +99,7 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, st
             "chains": {CHAINS[name]: {"endpoints": [url]} for name, url in urls.items()},
             "transcoder.rungs": [240],
             "transcoder.preset": "ultrafast",
+            "transcoder.passthrough": False,
         }
         server = stack.enter_context(serving(tmp_path_factory.mktemp("hostile") / "data", settings))
         asset_id = upload(server, film(tmp_path_factory.mktemp("films"), seconds=1), visibility="gated")

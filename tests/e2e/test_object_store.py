@@ -13,14 +13,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.films import film, frame_count
-from tests.support.product import TUS, play, probe, problem, upload, wait_final
+from tests.support.films import by_ffmpeg, film, frame_count, moving
+from tests.support.product import TUS, play, probe, problem, upload, wait_final, wait_playable
 from tests.support.seaweed import ObjectService, seaweed
 from tests.support.server import Server, serving, wait_for
 
 pytestmark = pytest.mark.timeout(180)
 OFFSETS = TUS | {"content-type": "application/offset+octet-stream"}
-SMALL = {"transcoder.rungs": [240], "transcoder.preset": "ultrafast"}
+SMALL = {"transcoder.rungs": [240], "transcoder.preset": "ultrafast", "transcoder.passthrough": False}
 
 
 @pytest.fixture(scope="module")
@@ -180,3 +180,25 @@ def test_a_deleted_film_leaves_no_object(direct: Server, tmp_path: Path) -> None
     with direct.admin() as http:
         assert http.delete(f"/api/v1/assets/{asset_id}").status_code == 204
     wait_for(lambda: set(asyncio.run(keys())) <= set(before), 20)
+
+
+def test_uploaded_bytes_are_served_by_ranges_over_several_parts(
+    objects: ObjectService, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    coded = ("-c:v", "libx264", "-preset", "ultrafast", "-g", "100", "-b:v", "12M", "-pix_fmt", "yuv420p")
+    noise = ("-vf", "noise=alls=60:allf=t", *coded)
+    source = by_ffmpeg(tmp_path_factory.mktemp("parts"), "noise.mp4", *moving(12, "640x360"), *noise)
+    data = source.read_bytes()
+    piece = 6 << 20
+    assert len(data) > piece
+    settings = SMALL | objects.settings("passthrough") | {"transcoder.passthrough": True}
+    with serving(tmp_path_factory.mktemp("passing") / "data", settings) as server, server.admin() as http:
+        url, asset_id = announced(http, len(data))
+        for at in range(0, len(data), piece):
+            told = OFFSETS | {"upload-offset": str(at)}
+            assert http.patch(url, headers=told, content=data[at : at + piece]).status_code == 204
+        found = wait_playable(server, asset_id)
+        assert found["source"]["mode"] == "passthrough"
+        address = play(server, asset_id, server.admin_key).json()["hls_url"].replace("master", "source/playlist")
+        count = ("-count_frames", "-select_streams", "v:0", "-show_entries", "stream=nb_read_frames")
+        assert int(probe(address, *count)["streams"][0]["nb_read_frames"]) == frame_count(source)

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str, str]]:
     """A server that encodes slowly, and a film of a minute in it that is far from ready: (server, asset id, base address)."""
-    settings = {"transcoder.rungs": [240, 720], "transcoder.preset": "slow"}
+    settings = {"transcoder.rungs": [240, 720], "transcoder.preset": "slow", "transcoder.passthrough": False}
     with serving(tmp_path_factory.mktemp("slow") / "data", settings) as server:
         source = film(tmp_path_factory.mktemp("films"), seconds=60, width=1280, height=720)
         asset_id = upload(server, source, visibility="public")
@@ -83,7 +83,10 @@ def test_many_who_ask_for_the_same_cost_one_encode(slow: tuple[Server, str, str]
 
 
 def test_a_wait_has_an_end(slow: tuple[Server, str, str], tmp_path: Path) -> None:
-    with serving(tmp_path / "data", {"streaming.segment_wait_s": 0.2, "transcoder.preset": "slow"}) as server:
+    with serving(
+        tmp_path / "data",
+        {"streaming.segment_wait_s": 0.2, "transcoder.preset": "slow", "transcoder.passthrough": False},
+    ) as server:
         source = film(tmp_path, seconds=20, width=1280, height=720)
         asset_id = upload(server, source, visibility="public")
         wait_playable(server, asset_id)

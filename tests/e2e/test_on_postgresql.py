@@ -43,6 +43,7 @@ def test_the_product_on_postgresql_and_nats(postgresql: tuple[Postgres, str], tm
             "auth.creators": ["*"],
             "transcoder.rungs": [240],
             "transcoder.preset": "ultrafast",
+            "transcoder.passthrough": False,
         }
         with nats_server(tmp_path) as bus:
             with serving(tmp_path / "data", settings | {"bus.backend": "nats", "bus.url": bus.url}) as server:

@@ -40,6 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, ticking: Chain) -> Iterator
         "auth.default_ttl_s": TTL_S,
         "streaming.idle_s": IDLE_S,
         "transcoder.rungs": [240, 360],
+        "transcoder.passthrough": False,
     }
     with serving(tmp_path_factory.mktemp("holder") / "data", settings) as server:
         yield server

@@ -90,6 +90,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         "auth.creators": [wallets["other"].address, wallets["owner"].address],
         "transcoder.rungs": [240],
         "transcoder.preset": "ultrafast",
+        "transcoder.passthrough": False,
         "api_gateway.sign_in_burst": 1000,
         "streaming.max_streams": 0,
     }

@@ -24,6 +24,7 @@ def server(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         "chains": {"eip155:31337": {"endpoints": [chain.url]}},
         "transcoder.rungs": [240],
         "transcoder.preset": "ultrafast",
+        "transcoder.passthrough": False,
         "streaming.max_streams": 3,
     }
     with serving(tmp_path_factory.mktemp("seats") / "data", settings) as server:

@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 SETTINGS = {
     "transcoder.rungs": [360, 720],
     "transcoder.preset": "slow",
+    "transcoder.passthrough": False,
     "shutdown_timeout": 20,
     "transcoder.grace_s": 2,
 }

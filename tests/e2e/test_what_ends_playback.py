@@ -17,7 +17,12 @@ from tests.support.product import play, problem, upload, wait_final, wait_playab
 from tests.support.server import Server, serving, wait_for
 from tests.support.wallet import Wallet
 
-SMALL = {"auth.creators": ["*"], "transcoder.rungs": [240], "transcoder.preset": "ultrafast"}
+SMALL = {
+    "auth.creators": ["*"],
+    "transcoder.rungs": [240],
+    "transcoder.preset": "ultrafast",
+    "transcoder.passthrough": False,
+}
 SOON_S = 3.0
 """Long before the time to live of an answer (30 s) is over."""
 

@@ -24,7 +24,7 @@ const hlsjs = async (video, url, seen) => {
   });
   return {
     heights: () => hls.levels.map(level => level.height),
-    height: wanted => { hls.currentLevel = hls.levels.findIndex(level => level.height === wanted); },
+    height: wanted => { hls.nextLevel = hls.levels.findIndex(level => level.height === wanted); },
     languages: () => hls.audioTracks.map(track => track.lang),
     language: wanted => { hls.audioTrack = hls.audioTracks.findIndex(track => track.lang === wanted); },
     speaking: () => hls.audioTracks[hls.audioTrack]?.lang,

@@ -67,12 +67,14 @@ class Player:
     def switch(self, height: int) -> None:
         """Ask for another rendition, and return when its pictures are shown.
 
-        What is buffered is played first; a film that ends meanwhile is gone back in.
+        What is buffered is played first; a film that ends meanwhile is gone back in. A seek that is under way ends before: of a
+        switch in the middle of one, Chromium sometimes waits for ever with everything buffered.
         """
+        self._page.wait_for_function("() => !document.getElementById('v').seeking", timeout=20_000)
         self.do("height", height)
         for _ in range(4):
             try:
-                self.wait_until_height(height, 10)
+                self.wait_until_height(height, 15)
             except NotInTime:
                 self.seek(1.0)
             else:

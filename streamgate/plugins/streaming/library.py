@@ -26,6 +26,7 @@ from streamgate.domain.errors import NotFound, StreamGateError, Unavailable
 from streamgate.packaging import dash, hls
 from streamgate.packaging.cmaf import key_frame
 from streamgate.packaging.thumbnails import storyboard_vtt
+from streamgate.plugins.streaming.passthrough import Passthrough
 from streamgate.ports.cache import Cache
 from streamgate.ports.storage import BlobStore
 
@@ -90,6 +91,7 @@ class Library:
         self._cache = cache
         self._clock = clock
         self._segment_wait_s = segment_wait_s
+        self._passthrough = Passthrough(blobs)
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self.generation = 0
         """Grows when something that was answered before may be different now."""
@@ -115,14 +117,12 @@ class Library:
         """The I-frame playlist of a video rendition."""
         known = await self._presentation(asset_id)
         plan = _rendition(known, rendition)
-        if plan.kind != "video":
-            raise NotFound("Sound has no key frames.")
+        _has_key_frames(plan)
         return _playlist(known, f"{rendition}/iframes", lambda: hls.iframe_playlist(plan))
 
     async def key_frame(self, asset_id: str, rendition: str, number: int) -> Body:
         """The first picture of a segment of a video rendition, as a segment of its own."""
-        if _rendition(await self._presentation(asset_id), rendition).kind != "video":
-            raise NotFound("Sound has no key frames.")
+        _has_key_frames(_rendition(await self._presentation(asset_id), rendition))
         whole = await self.segment(asset_id, rendition, number)
         return Body(key_frame(whole.data), SEGMENT, _etag(f"{whole.etag}:key"), immutable=True)
 
@@ -163,6 +163,9 @@ class Library:
             return _rendition(await self._presentation(asset_id), str(given[0])).init_key
         if what in {"segment", "sheet"}:
             rendition = STORYBOARD if what == "sheet" else str(given[0])
+            known = await self._presentation(asset_id)
+            if what == "segment" and _rendition(known, rendition).passthrough is not None:
+                return None
             async with deadline.within(self._segment_wait_s):
                 return (await self._ensure(asset_id, rendition, int(given[-1]))).key
         return None
@@ -193,7 +196,7 @@ class Library:
             raise NotFound("The film has no such segment.")
         mark = (known.presentation.plan_id, rendition, number)
         key = f"segment:{known.presentation.plan_id}:{rendition}:{number}"
-        data = await self._hot(key, asset_id, lambda: self._load(asset_id, mark))
+        data = await self._hot(key, asset_id, lambda: self._made(known.presentation, plan, mark))
         etag = _etag(f"{key}:{len(data)}")
         return Body(data, SEGMENT, etag, immutable=True, good_until=known.until, key=key)
 
@@ -229,7 +232,8 @@ class Library:
         for rendition in known.presentation.renditions:
             await self.init(asset_id, rendition.name)
             for number in range(min(segments, len(rendition.boundaries) - 1)):
-                if await self._transcoding.stored(asset_id, rendition.name, number) is not None:
+                passes = rendition.passthrough is not None
+                if passes or await self._transcoding.stored(asset_id, rendition.name, number) is not None:
                     await self.segment(asset_id, rendition.name, number)
 
     async def drop(self, asset_id: str) -> None:
@@ -253,6 +257,12 @@ class Library:
     async def _hot(self, key: str, asset_id: str, load: Callable[[], Awaitable[bytes]]) -> bytes:
         return await self._cache.get_or_load(key, HOT_S, load, tags=(f"asset:{asset_id}",))
 
+    async def _made(self, presentation: Presentation, plan: RenditionPlan, mark: tuple[str, str, int]) -> bytes:
+        if plan.passthrough is None:
+            return await self._load(presentation.asset_id, mark)
+        async with deadline.within(self._segment_wait_s):
+            return await self._passthrough.segment(presentation, plan, mark[2])
+
     async def _load(self, asset_id: str, mark: tuple[str, str, int]) -> bytes:
         _, rendition, number = mark
         async with deadline.within(self._segment_wait_s):
@@ -274,6 +284,14 @@ class Library:
         if rendition == STORYBOARD:
             return await self._transcoding.sheet(asset_id, number)
         return await self._transcoding.ensure(asset_id, rendition, number)
+
+
+def _has_key_frames(plan: RenditionPlan) -> None:
+    """Raises `NotFound` for what has no I-frame playlist."""
+    if plan.kind != "video":
+        raise NotFound("Sound has no key frames.")
+    if plan.passthrough is not None:
+        raise NotFound("The uploaded video has no I-frame playlist; the encoded renditions have.")
 
 
 def _caption(known: _Known, name: str) -> CaptionPlan:

@@ -81,8 +81,9 @@ class Films:
         if film.plan is not None and film.plan_id is not None:
             async with self.database.read() as connection:
                 done = await store.counts(connection, film.plan_id)
-                lowest = await store.get_chunk(connection, film.plan_id, film.plan.renditions[0].name, 0)
-            begun = lowest is not None and lowest.error_code is None
+                opening = film.plan.opening
+                first = await store.get_chunk(connection, film.plan_id, opening, 0) if opening is not None else None
+            begun = opening is None or (first is not None and first.error_code is None)
         return standing.stand(film, done, begun=begun)
 
     async def tell(self, asset_id: str) -> None:
@@ -125,7 +126,7 @@ class Films:
         for index, chunk in enumerate(film.plan.chunks):
             missing = [
                 rendition.name
-                for rendition in film.plan.renditions
+                for rendition in film.plan.encoded
                 if standing.takes_part(rendition, chunk) and (rendition.name, index) not in have
             ]
             for names, priority in _sets(film.plan, index, missing):
@@ -213,7 +214,7 @@ def _sets(plan: MediaPlan, chunk: int, missing: list[str]) -> list[tuple[tuple[s
         return []
     if chunk > 0:
         return [(tuple(missing), REST)]
-    lowest = plan.renditions[0].name
-    soon = tuple(r.name for r in plan.renditions if r.name in missing and (r.name == lowest or r.kind == "audio"))
+    lowest = plan.encoded[0].name
+    soon = tuple(r.name for r in plan.encoded if r.name in missing and (r.name == lowest or r.kind == "audio"))
     later = tuple(name for name in missing if name not in soon)
     return [(names, priority) for names, priority in ((soon, BEGINNING), (later, FIRST)) if names]

@@ -144,7 +144,7 @@ class TranscodingService:
         film = await self._films.get(asset_id)
         if film is None or film.plan is None or film.error is not None:
             raise NotFound("The film cannot be played, or not yet.")
-        planned = next((r for r in film.plan.renditions if r.name == rendition), None)
+        planned = next((r for r in film.plan.encoded if r.name == rendition), None)
         if planned is None or not 0 <= number < standing.segments(planned):
             raise NotFound("The film has no such segment.")
         chunk = standing.chunk_of(film.plan, number)

@@ -25,6 +25,9 @@ class TranscoderSettings(BaseModel):
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = Field(
         "veryfast", description="x264 preset: slower ones spend processor time on smaller files."
     )
+    passthrough: bool = Field(
+        True, description="Whether video and sound that players take as uploaded are served so, and not encoded."
+    )
     segment_s: float = Field(4.0, ge=1, le=10, description="Target length of a segment in seconds.")
     audio_bitrate: int = Field(128_000, ge=32_000, le=320_000, description="Bits per second of stereo sound.")
     max_frame_rate: int = Field(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import accumulate
 from pathlib import Path
 
 from streamgate.contracts.upload import Source
 from streamgate.ports.storage import BlobRange, BlobStore
+from streamgate.runtime.joined import Joined
 
 
 class SourceBytes:
@@ -18,22 +17,11 @@ class SourceBytes:
     def __init__(self, source: Source, blobs: BlobStore, path: Path | None) -> None:
         self.size = source.size
         self.path = path
-        self._blobs = blobs
-        self._parts = source.parts
-        self._starts = [0, *accumulate(part.length for part in source.parts)]
+        self._joined = Joined(source.parts, blobs)
 
     async def read(self, offset: int, length: int) -> bytes:
         """Exactly those bytes, fewer only at the end; joined across parts."""
-        pieces = []
-        index = max(0, bisect_right(self._starts, offset) - 1)
-        while length > 0 and index < len(self._parts):
-            part, inside = self._parts[index], offset - self._starts[index]
-            count = min(length, part.length - inside)
-            if count > 0:
-                pieces.append(await self._blobs.read(part.key, inside, count))
-                offset, length = offset + count, length - count
-            index += 1
-        return b"".join(pieces)
+        return await self._joined.read(offset, length)
 
 
 @asynccontextmanager

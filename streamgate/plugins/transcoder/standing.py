@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from streamgate.contracts.metadata import MediaReport, Rendition, SourceMode
-from streamgate.contracts.transcoder import CaptionPlan, Presentation, RenditionPlan
+from streamgate.contracts.transcoder import CaptionPlan, Presentation, RenditionPlan, SourcePlan
 from streamgate.domain.asset import AssetState, Failure, FailureCode, MediaWarning
 from streamgate.media.model import MediaPlan, PlannedRendition
 from streamgate.plugins.transcoder.store import Film
 
-ENCODED = SourceMode("encode", "Every rendition is encoded from the upload.")
 NOTHING_PLAYS = Failure(FailureCode.MALFORMED_MEDIA, "No part of the film could be decoded. Export or upload it again.")
 PARTS_MISSING = MediaWarning(
     "parts_missing", "Some parts of the film are damaged and are left out. Export or upload it again if that matters."
@@ -69,27 +68,32 @@ def chunk_of(plan: MediaPlan, number: int) -> int | None:
 
 
 def stand(film: Film, done: Mapping[str, tuple[int, int]], *, begun: bool) -> Standing:
-    """``done``: by rendition, chunks encoded and chunks that cannot be; ``begun``: the first chunk of the lowest rung is there."""
+    """``done``: by rendition, chunks encoded and chunks that cannot be; ``begun``: what the film begins with is there
+    (`MediaPlan.opening`)."""
     plan = film.plan
     if plan is None:
         state = AssetState.CANCELED if film.canceled else AssetState.PROCESSING
         return Standing(AssetState.FAILED if film.error else state, False, 0.0, film.error, (), ())
     total = made = failed = 0
     views = []
+    passes = len(plan.encoded) < len(plan.renditions)
     for rendition in plan.renditions:
+        if rendition.passthrough is not None:
+            views.append(_view(rendition, 1, 1))
+            continue
         expected = sum(takes_part(rendition, chunk) for chunk in plan.chunks)
         encoded, impossible = done.get(rendition.name, (0, 0))
         total, made, failed = total + expected, made + encoded, failed + impossible
         views.append(_view(rendition, encoded, expected))
     error = film.error
-    warnings = plan.warnings + ((PARTS_MISSING,) if failed and made else ())
+    warnings = plan.warnings + ((PARTS_MISSING,) if failed and (made or passes) else ())
     complete = made + failed >= total
-    if complete and not made and not error:
+    if complete and not (made or passes) and not error:
         error = NOTHING_PLAYS
     state = AssetState.READY if complete else AssetState.CANCELED if film.canceled else AssetState.PROCESSING
     if error:
         state = AssetState.FAILED
-    playable = error is None and (begun or (state is AssetState.READY and made > 0))
+    playable = error is None and (begun or state is AssetState.READY)
     return Standing(state, playable, made / total if total else 1.0, error, warnings, tuple(views))
 
 
@@ -105,7 +109,7 @@ def report(film: Film, standing: Standing) -> MediaReport:
         duration=plan.duration if plan else None,
         width=plan.width if plan else None,
         height=plan.height if plan else None,
-        source=ENCODED if plan else None,
+        source=_mode(plan) if plan else None,
         tracks=plan.tracks if plan else (),
         renditions=standing.renditions,
         warnings=standing.warnings,
@@ -137,6 +141,9 @@ def presentation(film: Film) -> Presentation | None:
             for track in film.plan.captions
         ),
         storyboard=film.plan.storyboard,
+        source=SourcePlan(index_key=index_key(film.asset_id, plan_id), parts=film.plan.parts)
+        if film.plan.parts
+        else None,
     )
 
 
@@ -148,6 +155,11 @@ def folder(asset_id: str, plan_id: str, rendition: str) -> str:
 def init_key(asset_id: str, plan_id: str, rendition: str) -> str:
     """The storage key of a rendition's init segment."""
     return f"{folder(asset_id, plan_id, rendition)}init.mp4"
+
+
+def index_key(asset_id: str, plan_id: str) -> str:
+    """The storage key of the sample index of what passes through."""
+    return f"assets/{asset_id}/{plan_id}/index"
 
 
 def caption_key(asset_id: str, plan_id: str, name: str) -> str:
@@ -173,7 +185,12 @@ def _planned(asset_id: str, plan_id: str, rendition: PlannedRendition) -> Rendit
         label=rendition.label,
         default=rendition.default,
         track=rendition.track,
+        passthrough=rendition.passthrough,
     )
+
+
+def _mode(plan: MediaPlan) -> SourceMode:
+    return SourceMode("passthrough" if len(plan.encoded) < len(plan.renditions) else "encode", plan.reason)
 
 
 def _view(rendition: PlannedRendition, encoded: int, expected: int) -> Rendition:

@@ -74,6 +74,7 @@ class TranscodeWork:
             segment_s=settings.segment_s,
             audio_bitrate=settings.audio_bitrate,
             max_frame_rate=settings.max_frame_rate,
+            passthrough=settings.passthrough,
         )
         self._limits = Limits(max_duration_s=settings.max_duration_s, max_pixels=settings.max_pixels)
 
@@ -94,7 +95,9 @@ class TranscodeWork:
             await self._blobs.put(standing.init_key(asset_id, plan_id, rendition.name), rendition.init)
         for track in plan.captions:
             await self._blobs.put(standing.caption_key(asset_id, plan_id, track.name), track.vtt)
-        plan = replace(plan, captions=tuple(replace(track, vtt=b"") for track in plan.captions))
+        if plan.index:
+            await self._blobs.put(standing.index_key(asset_id, plan_id), plan.index)
+        plan = replace(plan, captions=tuple(replace(track, vtt=b"") for track in plan.captions), index=b"")
         now = films.clock.now_ms()
         async with attempt.completing() as tx:
             old = await store.get(tx, asset_id)
@@ -224,9 +227,10 @@ class TranscodeWork:
     async def _plan(self, asset_id: str) -> MediaPlan:
         source = await self._source(asset_id)
         async with source_bytes.opened(source, self._blobs) as data:
-            return await self._sandbox.plan(
+            plan = await self._sandbox.plan(
                 data, ladder=self._ladder, limits=self._limits, timeout_s=self._settings.plan_timeout_s
             )
+        return replace(plan, parts=source.parts if plan.index else ())
 
     async def _source(self, asset_id: str) -> Source:
         """Where the film's bytes lie; `MediaRefused` when they are gone."""

@@ -69,3 +69,14 @@ def test_the_timeline_is_exactly_the_plans(durations: list[int], start: int) -> 
     (template,) = root.iter(f"{MPD}SegmentTemplate")
     assert spans(template) == boundaries
     assert template.attrib["timescale"] == "30000"
+
+
+def test_renditions_that_count_in_other_ticks_have_timelines_of_their_own() -> None:
+    boundaries = tuple(tick // 2 for tick in LOW.boundaries)
+    source = msgspec.structs.replace(LOW, name="source", bandwidth=3_000_000, timescale=15000, boundaries=boundaries)
+    adaptation = next(read(source, LOW, HIGH).iter(f"{MPD}AdaptationSet"))
+    assert adaptation.find(f"{MPD}SegmentTemplate") is None
+    found = {r.attrib["id"]: next(r.iter(f"{MPD}SegmentTemplate")) for r in adaptation.iter(f"{MPD}Representation")}
+    assert list(found) == ["360p", "source", "1080p"]
+    assert (found["source"].attrib["timescale"], spans(found["source"])) == ("15000", list(boundaries))
+    assert (found["1080p"].attrib["timescale"], spans(found["1080p"])) == ("30000", list(LOW.boundaries))

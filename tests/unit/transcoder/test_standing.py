@@ -161,3 +161,39 @@ def test_reports_and_presentations_say_what_is_planned() -> None:
 def test_only_ends_are_final(state: AssetState) -> None:
     standing = Standing(state, False, 0.0, None, (), ())
     assert standing.final == (state in {AssetState.READY, AssetState.FAILED, AssetState.CANCELED})
+
+
+def passing(*encoded: str) -> Film:
+    """A film whose video passes through; of its other renditions those named are encoded."""
+    made = film()
+    assert made.plan is not None
+    source = msgspec.structs.replace(rendition("source", 10), rung=None, passthrough=0)
+    others = [r if r.name in encoded else msgspec.structs.replace(r, passthrough=1) for r in made.plan.renditions]
+    kept = [r for r in others if r.name in encoded or r.kind == "audio"]
+    return msgspec_replace(
+        made, plan=msgspec.structs.replace(made.plan, renditions=(source, *kept), reason="As it is.")
+    )
+
+
+def test_a_film_that_passes_through_plays_at_once_and_is_ready_when_its_ladder_is() -> None:
+    made = passing("240p")
+    assert made.plan is not None
+    assert made.plan.opening is None
+    found = stand(made, {}, begun=True)
+    assert (found.playable, found.state, found.progress) == (True, AssetState.PROCESSING, 0)
+    assert [(r.name, r.state) for r in found.renditions] == [
+        ("source", "ready"), ("240p", "pending"), ("audio-1", "ready"),
+    ]  # fmt: skip
+    told = report(made, found).source
+    assert told is not None
+    assert (told.mode, told.reason) == ("passthrough", "As it is.")
+    alone = stand(passing(), {}, begun=True)
+    assert (alone.playable, alone.state, alone.progress) == (True, AssetState.READY, 1)
+    assert passing("240p", "audio-1").plan.opening == "audio-1"  # type: ignore[union-attr]
+
+
+def test_a_film_that_passes_through_never_fails_for_what_cannot_be_encoded() -> None:
+    made = passing("240p")
+    found = stand(made, {"240p": (0, all_of(made)["240p"])}, begun=True)
+    assert (found.state, found.error) == (AssetState.READY, None)
+    assert [warning.code for warning in found.warnings] == ["parts_missing"]

@@ -1,0 +1,175 @@
+"""What of an MP4 or MOV is served as it was uploaded: decided per track, from the container's index alone.
+
+The first place in the playlists is for what every player takes; HEVC and AV1 pass through too, in the last place. What is not
+cut and coded as browsers need it goes to the encoders as a whole, with the reason that the asset's ``source`` then states.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+
+from streamgate.media.ladder import video_rung
+from streamgate.media.languages import bcp47
+from streamgate.media.model import LadderSettings, PlannedRendition
+from streamgate.media.opening import RangeFile, Source
+from streamgate.media.probe import AudioFound, Probe, VideoFound
+from streamgate.packaging.sampleindex import IndexedTrack, IndexRefused, Read, SourceIndex, index_mp4
+
+SOURCE = "source"
+"""The name of the rendition that is the uploaded video."""
+
+LARGEST_INDEX = 48 << 20
+"""Bytes of a stored index: it crosses from the child in one message."""
+
+SWITCHED_OFF = "Every rendition is encoded from the upload."
+AS_UPLOADED = "The uploaded video is served as it is; smaller renditions are encoded beside it."
+SOUND_ENCODED = "The uploaded video is served as it is; sound that players do not take is encoded."
+SOUND_ONLY = "The uploaded sound is served as it is."
+
+_AVC = ("avc1.42", "avc1.4d", "avc1.58", "avc1.64", "avc3.42", "avc3.4d", "avc3.58", "avc3.64")
+"""8-bit 4:2:0 profiles: baseline, main, extended, high."""
+
+_LATER = ("hvc1.1.", "hev1.1.", "av01.0.")
+"""8-bit profiles that some players lack: HEVC Main, AV1 Main."""
+
+_FIRST_SHORT, _FIRST_RATE, _FIRST_BANDWIDTH = 1088, 61, 20_000_000
+_MODEST = 2
+"""Times the peak rate of an encoded rung that the source may need and still stand for the rung of its size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """What passes through. ``video``, ``audio``: indexed tracks, audio by the probe's stream index."""
+
+    index: SourceIndex
+    video: IndexedTrack | None
+    audio: dict[int, IndexedTrack]
+    reason: str
+
+    @property
+    def origin(self) -> Fraction:
+        """The source time (seconds) that is the film's time 0."""
+        return self.index.origin
+
+
+def passing(source: Source, found: Probe, ladder: LadderSettings) -> Passing | str:
+    """What of the film passes through, or the sentence that says why nothing does."""
+    if not ladder.passthrough:
+        return SWITCHED_OFF
+    if found.container != "mp4":
+        return "Only MP4 and MOV are served as they are; every rendition is encoded from the upload."
+    try:
+        with _reader(source) as read:
+            index = index_mp4(read, source.size, segment_s=ladder.segment_s)
+    except IndexRefused as refused:
+        return refused.detail
+    if len(index.blob) > LARGEST_INDEX:
+        return "The film has too many samples to be served as it is."
+    wanted = {track.index for track in found.audio}
+    audio = {track.number: track for track in index.audio if track.number in wanted}
+    if found.video is None:
+        return Passing(index, None, audio, SOUND_ONLY) if audio else _why(index, None)
+    why_not = _why_encoded(index, found.video)
+    if why_not is not None:
+        return why_not
+    return Passing(index, index.video, audio, AS_UPLOADED if len(audio) == len(wanted) else SOUND_ENCODED)
+
+
+def _why_encoded(index: SourceIndex, found: VideoFound) -> str | None:
+    track = index.video
+    if track is None or track.number != found.index:
+        return _why(index, found.index)
+    codec = track.codec.lower()
+    if not codec.startswith((*_AVC, *_LATER)) or (codec.startswith("av01") and not codec.endswith(".08")):
+        return "The video is of a kind that browsers do not play (only 8-bit 4:2:0 passes through)."
+    if found.interlaced:
+        return "The video is interlaced."
+    return None
+
+
+def _why(index: SourceIndex, number: int | None) -> str:
+    for track, _, detail in index.refused:
+        if number is None or track == number:
+            return detail
+    return "The file has no track that can be served as it is."
+
+
+@contextmanager
+def _reader(source: Source) -> Iterator[Read]:
+    with source.raw() as raw:
+
+        def read(offset: int, length: int) -> bytes:
+            length = min(length, source.size - offset)
+            if offset < 0 or length <= 0:
+                return b""
+            if isinstance(raw, RangeFile):
+                return raw.range(offset, length)
+            return os.pread(raw.fileno(), length, offset)
+
+        yield read
+
+
+def stands_first(track: IndexedTrack, found: VideoFound) -> bool:
+    """Whether every player takes it, so that a film may begin with it."""
+    rate = Fraction(*track.frame_rate) if track.frame_rate else Fraction(0)
+    return (
+        track.codec.lower().startswith(_AVC)
+        and min(found.width, found.height) <= _FIRST_SHORT
+        and rate < _FIRST_RATE
+        and track.bandwidth <= _FIRST_BANDWIDTH
+    )
+
+
+def replaces(track: IndexedTrack, found: VideoFound, size: tuple[int, int], ladder: LadderSettings) -> bool:
+    """Whether the source stands for an encoded rung: as large as it, of no more than twice its peak rate, and for every player."""
+    rate = Fraction(*track.frame_rate) if track.frame_rate else Fraction(25)
+    return (
+        stands_first(track, found)
+        and min(size) >= min(found.width, found.height) // 2 * 2
+        and track.average_bandwidth <= _MODEST * video_rung(*size, rate, ladder).maxrate
+    )
+
+
+def video_rendition(track: IndexedTrack, found: VideoFound) -> PlannedRendition:
+    """The uploaded video as a rendition. A first picture that begins late is announced from time 0 on, as on encoded rungs."""
+    return PlannedRendition(
+        name=SOURCE,
+        kind="video",
+        codecs=track.codec,
+        timescale=track.timescale,
+        boundaries=(0, *track.boundaries[1:]),
+        bandwidth=track.bandwidth,
+        config=b"",
+        init=track.init,
+        rung=None,
+        passthrough=track.number,
+        width=found.width,
+        height=found.height,
+        frame_rate=track.frame_rate,
+    )
+
+
+def audio_rendition(track: IndexedTrack, found: AudioFound, number: int, *, default: bool) -> PlannedRendition:
+    """An uploaded audio track as a rendition; ``number`` counts from 1."""
+    return PlannedRendition(
+        name=f"audio-{number}",
+        kind="audio",
+        codecs=track.codec,
+        timescale=track.timescale,
+        boundaries=(0, *track.boundaries[1:]),
+        bandwidth=track.bandwidth,
+        config=b"",
+        init=track.init,
+        rung=None,
+        passthrough=track.number,
+        channels=track.channels,
+        sample_rate=track.sample_rate,
+        language=bcp47(found.language),
+        label=found.title,
+        default=default,
+        track=number,
+    )

@@ -1,0 +1,33 @@
+"""Objects of the store read as one: the parts of an uploaded film, joined in order, by byte ranges."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+
+from streamgate.contracts.upload import SourcePart
+from streamgate.ports.storage import BlobStore
+
+
+class Joined:
+    """Parts of a source as one. ``size`` in bytes."""
+
+    def __init__(self, parts: Sequence[SourcePart], blobs: BlobStore) -> None:
+        self._blobs = blobs
+        self._parts = parts
+        self._starts = [0, *accumulate(part.length for part in parts)]
+        self.size = self._starts[-1]
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Exactly those bytes, fewer only at the end; raises as `BlobStore.read`."""
+        pieces = []
+        index = max(0, bisect_right(self._starts, offset) - 1)
+        while length > 0 and index < len(self._parts):
+            part, inside = self._parts[index], offset - self._starts[index]
+            count = min(length, part.length - inside)
+            if count > 0:
+                pieces.append(await self._blobs.read(part.key, inside, count))
+                offset, length = offset + count, length - count
+            index += 1
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)

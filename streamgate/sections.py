@@ -1,0 +1,42 @@
+"""Sections of the settings that have rules of their own, and what every section is."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+
+class Section(BaseModel):
+    """A part of the settings: immutable, nothing unknown."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DiscoverySection(Section):
+    backend: Literal["static", "dns", "consul"] = Field(
+        "static",
+        description="Where other services are found: `static` (the list below), `dns` (every address of a name) or `consul`.",
+    )
+    services: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="Service name → addresses `host:http_port`, for the static backend."
+    )
+    dns_name: str = Field(
+        "{service}",
+        description="Name of a service for the dns backend, such as `streamgate-{service}.films.svc.cluster.local`.",
+    )
+    consul_address: str | None = Field(None, description="Consul's HTTP API, such as `http://127.0.0.1:8500`.")
+    consul_token: SecretStr | None = Field(None, description="ACL token for Consul.")
+    advertise: str | None = Field(
+        None,
+        description="Host at which other services reach this process, for the consul backend; default `host`, or the machine's "
+        "own address where that is a wildcard.",
+    )
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.backend == "consul" and self.consul_address is None:
+            raise ValueError("the consul backend needs discovery.consul_address (or CONSUL_ADDRESS)")
+        if self.dns_name.replace("{service}", "").count("{") or "{service}" not in self.dns_name:
+            raise ValueError("discovery.dns_name must hold {service} and no other field")
+        return self
