@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test check bench corpus fuzz fuzz-index lock openapi docs clean
+.PHONY: help run test check bench corpus fuzz fuzz-index lock openapi proto docs clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -26,6 +26,7 @@ check: $(VENV)/.dev ## Formatting, lint, types, import rules, API snapshot, refe
 	$(BIN)/lint-imports
 	$(BIN)/python -m tools.openapi --check
 	$(BIN)/python -m tools.reference --check
+	$(BIN)/python -m tools.proto --check
 
 bench: $(VENV)/.dev tests/node/node_modules/.stamp ## Measure (MEDIA=FILE takes a film of yours); see docs/reference/performance.md
 	@tools/system-packages nginx wrk curl
@@ -47,6 +48,9 @@ fuzz-index: $(VENV)/.dev ## Ten thousand mutated indexes of MP4 (COUNT=…, SEED
 
 openapi: $(VENV)/.dev ## Write the packaged OpenAPI snapshot
 	$(BIN)/python -m tools.openapi
+
+proto: $(VENV)/.dev ## Write the .proto files of the contracts
+	$(BIN)/python -m tools.proto
 
 docs: $(VENV)/.dev ## Write the reference pages that are made from the code
 	$(BIN)/python -m tools.reference

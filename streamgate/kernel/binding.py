@@ -113,10 +113,20 @@ class LoopbackBinding:
 Call = Callable[..., Any]
 
 
+def remote(kind: type, calling: Callable[[Method], Call]) -> object:
+    """Behaves as ``kind``, each call under a deadline and made by what ``calling`` gives for the method."""
+    return _bound(kind, check_contract(kind), calling)
+
+
 def _proxy(kind: type, provider: object, wrap: Callable[[Method, Call], Call]) -> object:
+    methods = check_contract(kind, provider)
+    return _bound(kind, methods, lambda method: wrap(method, getattr(provider, method.name)))
+
+
+def _bound(kind: type, methods: tuple[Method, ...], calling: Callable[[Method], Call]) -> object:
     members: dict[str, Any] = {"__slots__": (), "__doc__": f"{kind.__qualname__}, bound."}
-    for method in check_contract(kind, provider):
-        members[method.name] = staticmethod(_timed(method, wrap(method, getattr(provider, method.name))))
+    for method in methods:
+        members[method.name] = staticmethod(_timed(method, calling(method)))
     return type(f"Bound{kind.__name__}", (), members)()
 
 

@@ -22,7 +22,7 @@ LONGEST_FILE = 400
 LONGEST_FUNCTION = 60
 LARGEST_KERNEL = 500
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "common", "manager", "base", "misc", "impl"}
-HEAVY = {"aiohttp", "alembic", "av", "coincurve", "eth_account", "litestar", "numpy", "sqlalchemy", "uvicorn"}
+HEAVY = {"aiohttp", "alembic", "av", "coincurve", "eth_account", "grpc", "litestar", "numpy", "sqlalchemy", "uvicorn"}
 
 
 @cache
@@ -133,6 +133,7 @@ PLACES: dict[str, Callable[[str], bool]] = {
     "alembic": lambda path: path == "streamgate/runtime/migrate.py",
     "av": lambda path: path.startswith("streamgate/media/"),
     "numpy": lambda path: path.startswith("streamgate/media/") or path in INDEXING,
+    "grpc": lambda path: path.startswith("streamgate/runtime/rpc/"),
     "uvicorn": lambda path: path == "streamgate/app.py" or path.startswith("streamgate/runtime/"),
 }
 """Library → where it may be used."""

@@ -40,6 +40,7 @@ from streamgate.domain.errors import (
 from streamgate.domain.identity import ANONYMOUS, Caller, Prefix, Role, new_id
 from streamgate.kernel import Binding, DirectBinding, LoopbackBinding, discover
 from streamgate.settings import load
+from tests.support.grpc_binding import grpc_binding
 
 BUILT_IN = {"api-gateway", "upload", "transcoder", "streaming", "metadata", "cache", "auth", "worker", "monitor"}
 OWNER = Caller(account="eip155:1:0x00000000000000000000000000000000000000aa", role=Role.CREATOR)
@@ -48,10 +49,18 @@ ADMIN = Caller(account="admin", role=Role.ADMIN)
 OPEN = {"v": 1, "expr": {"time_window": {"from": "2020-01-01T00:00:00Z", "until": None}}}
 
 
-@pytest.fixture(params=[DirectBinding(), LoopbackBinding()], ids=["direct", "loopback"])
-async def product(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
+@pytest.fixture(params=["direct", "loopback", "grpc"])
+async def binding(request: pytest.FixtureRequest) -> AsyncIterator[Binding]:
+    if request.param == "grpc":
+        async with grpc_binding() as over:
+            yield over
+    else:
+        yield DirectBinding() if request.param == "direct" else LoopbackBinding()
+
+
+@pytest.fixture
+async def product(binding: Binding, tmp_path: Path) -> AsyncIterator[Any]:
     """Gives the provider of a contract: ``product(Catalog)``."""
-    binding: Binding = request.param
     plugins = discover(BUILT_IN)
     settings = load(
         plugins, service="monolith", environ={"STREAMGATE_AUTH__CREATORS": '["*"]'}, flags={"data_dir": tmp_path}

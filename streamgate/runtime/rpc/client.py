@@ -1,0 +1,146 @@
+"""Calls to contracts of other services: deadline, then breaker, then retries out of a budget, then one replica after another."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import structlog
+
+from streamgate.contracts.declare import declaration
+from streamgate.domain import deadline
+from streamgate.domain.clock import Clock
+from streamgate.domain.errors import DeadlineExceeded, Internal, StreamGateError, Unavailable
+from streamgate.kernel.binding import Method, remote
+from streamgate.ports.discovery import Discovery
+from streamgate.runtime.breaker import Breaker, RetryBudget
+from streamgate.runtime.rpc.codec import STATUS_DETAILS, Codec
+from streamgate.runtime.rpc.schema import Rpc
+from streamgate.runtime.rpc.server import CARRIED
+from streamgate.runtime.rpc.tokens import ServiceSigner
+
+ATTEMPTS = 3
+FIRST_PAUSE_S = 0.05
+OPTIONS = (
+    ("grpc.max_receive_message_length", 16 << 20),
+    ("grpc.max_metadata_size", 64 << 10),
+    ("grpc.absolute_max_metadata_size", 128 << 10),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5000),
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+class NeverSent(Unavailable):
+    """No connection could be made, so the call was not carried out."""
+
+
+class RpcClient:
+    """Makes objects that behave as the contracts they are asked for, wherever those are served."""
+
+    def __init__(self, codec: Codec, discovery: Discovery, signer: ServiceSigner, clock: Clock) -> None:
+        self._codec = codec
+        self._discovery = discovery
+        self._signer = signer
+        self._clock = clock
+        self._channels: dict[str, Any] = {}
+        self._turns: dict[str, int] = {}
+
+    def bound(self, kind: type) -> Any:
+        """The contract ``kind``, called where its service is."""
+        path, rpcs = self._codec.services[kind]
+        service = declaration(kind).service
+        by_name = {rpc.method.name: rpc for rpc in rpcs}
+        return remote(kind, lambda method: self._calling(service, path, by_name[method.name], method))
+
+    async def close(self) -> None:
+        """Close every connection."""
+        channels, self._channels = list(self._channels.values()), {}
+        for channel in channels:
+            await channel.close()
+
+    def _calling(self, service: str, path: str, rpc: Rpc, method: Method) -> Callable[..., Awaitable[Any]]:
+        encode, decode = self._codec.encoder(rpc.request), self._codec.decoder(rpc.response)
+        breaker, budget = Breaker(self._clock), RetryBudget()
+        full = f"/{path}/{rpc.name}"
+
+        async def call(**arguments: Any) -> Any:
+            data = encode(rpc.request(**arguments))
+            budget.called()
+            for attempt in range(1, ATTEMPTS + 1):
+                try:
+                    answer = decode(await self._guarded(breaker, service, full, data))
+                except NeverSent:
+                    pause = FIRST_PAUSE_S * 2**attempt * random.uniform(0.5, 1)  # noqa: S311 (no secret)
+                    if attempt == ATTEMPTS or (deadline.remaining_s() or 0.0) <= pause or not budget.spend():
+                        raise
+                    await asyncio.sleep(pause)
+                else:
+                    return getattr(answer, "result", None)
+            raise AssertionError("the last attempt returns or raises")
+
+        return call
+
+    async def _guarded(self, breaker: Breaker, service: str, full: str, data: bytes) -> bytes:
+        breaker.check()
+        try:
+            answer = await self._once(service, full, data)
+        except _NoAnswer as lost:
+            breaker.failed()
+            raise lost.error from None
+        except StreamGateError as error:
+            breaker.abandoned() if isinstance(error, DeadlineExceeded) else breaker.succeeded()
+            raise
+        except BaseException:
+            breaker.abandoned()
+            raise
+        breaker.succeeded()
+        return answer
+
+    async def _once(self, service: str, full: str, data: bytes) -> bytes:
+        target = await self._target(service)
+        context = structlog.contextvars.get_contextvars()
+        metadata = [("authorization", f"Bearer {self._signer.token(service)}")]
+        metadata += [(key, str(context[name])) for name, key in CARRIED.items() if name in context]
+        channel = self._channels.get(target)
+        if channel is None:
+            channel = self._channels[target] = grpc.aio.insecure_channel(target, options=OPTIONS)
+        try:
+            answer: bytes = await channel.unary_unary(full)(data, timeout=deadline.remaining_s(), metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            raise self._error(service, error) from None
+        return answer
+
+    async def _target(self, service: str) -> str:
+        addresses = [a for a in await self._discovery.addresses(service) if a.grpc_port is not None]
+        if not addresses:
+            raise _NoAnswer(NeverSent(f"No replica of the {service} service is known.", retry_after=2))
+        turn = self._turns[service] = self._turns.get(service, -1) + 1
+        address = addresses[turn % len(addresses)]
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        return f"{host}:{address.grpc_port}"
+
+    def _error(self, service: str, error: Any) -> Exception:
+        for key, value in error.trailing_metadata() or ():
+            if key == STATUS_DETAILS:
+                return self._codec.error(value)
+        match error.code():
+            case grpc.StatusCode.DEADLINE_EXCEEDED:
+                return DeadlineExceeded(f"The {service} service did not answer in time.", retry_after=1)
+            case grpc.StatusCode.UNAVAILABLE:
+                never = "failed to connect" in (error.details() or "").lower()
+                kind = NeverSent if never else Unavailable
+                return _NoAnswer(kind(f"The {service} service does not answer now.", retry_after=2))
+        return Internal(f"The {service} service failed ({error.code().name}).")
+
+
+class _NoAnswer(Exception):
+    def __init__(self, error: Unavailable) -> None:
+        super().__init__(error.detail)
+        self.error = error
