@@ -32,6 +32,13 @@ def test_the_status_tells_how_the_process_and_its_work_are(shared: Server, ready
     assert checks["worker.outbox"]["values"].keys() == {"waiting", "oldest_s"}
 
 
+def test_transcoders_can_be_scaled_by_what_waits(shared: Server, ready_film: str) -> None:
+    with shared.admin() as http:
+        told = http.get("/metrics").text
+    for name in ("sg_transcoder_runnable_jobs", "sg_transcoder_oldest_runnable_seconds"):
+        assert f"\n{name} " in told, name
+
+
 def test_schedules_and_their_last_runs_are_visible(shared: Server) -> None:
     def ran() -> dict[str, dict[str, object]]:
         with shared.admin() as http:

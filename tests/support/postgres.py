@@ -8,6 +8,7 @@ import pwd
 import secrets
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -79,6 +80,18 @@ def _as_other_user(folder: Path) -> Callable[[], None] | None:
 @contextlib.contextmanager
 def postgres(folder: Path, *, durable: bool = False) -> Iterator[Postgres]:
     """A fresh server, ended afterwards. ``durable`` False: it does not sync, which tests of crashes need."""
+    if os.getuid() == 0:
+        # pytest closes the folder above all its runs to other users whenever one more run begins.
+        with tempfile.TemporaryDirectory(prefix="streamgate-postgres-", dir="/tmp", ignore_cleanup_errors=True) as own:
+            with _running(Path(own), durable=durable) as server:
+                yield server
+        return
+    with _running(folder, durable=durable) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _running(folder: Path, *, durable: bool) -> Iterator[Postgres]:
     place, data, port = programs(), folder / "data", free_port()
     become = _as_other_user(folder)
     made = [str(place / "initdb"), "-D", str(data), "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
@@ -88,7 +101,7 @@ def postgres(folder: Path, *, durable: bool = False) -> Iterator[Postgres]:
         *(str(place / "postgres"), "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(folder)),
         *("-c", "max_connections=300", "-c", "shared_buffers=32MB", *options),
     ]
-    with (folder.parent / f"{folder.name}.log").open("wb") as log:
+    with (folder / "postgres.log").open("wb") as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=log, preexec_fn=become, cwd="/", stdin=subprocess.DEVNULL
         )

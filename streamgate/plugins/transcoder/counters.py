@@ -20,6 +20,12 @@ class EncodeCounters:
         self._speed = Gauge(
             "sg_encode_speed_ratio", "Seconds of film encoded in a second, over the last chunks.", registry=registry
         )
+        self._runnable = Gauge("sg_transcoder_runnable_jobs", "Encoding jobs that could run now.", registry=registry)
+        self._oldest = Gauge(
+            "sg_transcoder_oldest_runnable_seconds",
+            "Age of the oldest encoding job that could run now.",
+            registry=registry,
+        )
         self.speed = 0.0
         """Seconds of film (all its renditions) encoded in a second, a moving average over the last chunks; 0 before the first."""
 
@@ -30,3 +36,8 @@ class EncodeCounters:
         now = film_s / max(seconds, 0.001)
         self.speed = now if not self.speed else 0.8 * self.speed + 0.2 * now
         self._speed.set(self.speed)
+
+    def waiting(self, runnable: int, oldest_s: float) -> None:
+        """Tell what waits: by this replicas are added and taken away."""
+        self._runnable.set(runnable)
+        self._oldest.set(oldest_s)

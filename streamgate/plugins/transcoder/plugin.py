@@ -9,7 +9,7 @@ from streamgate.contracts.metadata import AssetDeleted, Catalog
 from streamgate.contracts.transcoder import Transcoding
 from streamgate.contracts.upload import Uploads
 from streamgate.domain.clock import Clock
-from streamgate.kernel import Check, Context, Parts, Plugin
+from streamgate.kernel import Context, Parts, Plugin
 from streamgate.media.sandbox import Sandbox
 from streamgate.plugins.transcoder.settings import TranscoderSettings
 from streamgate.ports.storage import BlobStore
@@ -20,6 +20,7 @@ from streamgate.runtime.schedules import Schedules
 from streamgate.runtime.site import Site
 from streamgate.runtime.telemetry import Metrics
 
+MEASURE_S = 5.0
 LOOK_AFTER_EVERY_S = 30.0
 
 
@@ -34,8 +35,10 @@ async def setup(context: Context[TranscoderSettings]) -> AsyncGenerator[Parts, N
     from streamgate.plugins.transcoder.counters import EncodeCounters
     from streamgate.plugins.transcoder.films import BEGINNING, CHUNK, INGEST, POSTER, QUEUE, SHEET, Films
     from streamgate.plugins.transcoder.http import controllers
+    from streamgate.plugins.transcoder.queue import EncodeQueue
     from streamgate.plugins.transcoder.service import TranscodingService
     from streamgate.plugins.transcoder.work import TranscodeWork
+    from streamgate.runtime.background import every
 
     settings, jobs, sandbox = context.settings, context.need(Jobs), context.need(Sandbox)
     catalog, blobs = context.need(Catalog), context.need(BlobStore)
@@ -46,6 +49,7 @@ async def setup(context: Context[TranscoderSettings]) -> AsyncGenerator[Parts, N
     scratch = context.need(Site).data_dir / "scratch" / "chunks"
     await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
     counters = EncodeCounters(context.need(Metrics).registry)
+    queue = EncodeQueue(jobs, sandbox, counters)
     work = TranscodeWork(
         settings=settings,
         films=films,
@@ -64,23 +68,17 @@ async def setup(context: Context[TranscoderSettings]) -> AsyncGenerator[Parts, N
     slots = settings.workers or max(1, (os.cpu_count() or 1) // 4)
     drain, grace = context.draining, settings.grace_s
 
-    async def health() -> dict[str, Check]:
-        absent = [name for name, held in sandbox.protections().items() if not held]
-        confined = Check("degraded", f"encoders run without {', '.join(absent)}") if absent else Check("ok")
-        depth, age = await jobs.depth(QUEUE)
-        values = {"runnable": float(depth), "oldest_s": round(age, 1), "encode_speed": round(counters.speed, 2)}
-        return {"sandbox": confined, "queue": Check("ok", f"{depth} jobs wait, the oldest since {age:.0f} s", values)}
-
     async with (
         jobs.runner(QUEUE, handlers, slots=slots, grace_s=grace, drain=drain),
         jobs.runner(QUEUE, handlers, slots=1, max_priority=BEGINNING, grace_s=grace, drain=drain),
         schedules.every(LOOK_AFTER_EVERY_S, films.look_after, name="films without jobs", at_once=True),
+        every(MEASURE_S, queue.measure, name="reading of the encoding queue", at_once=True),
     ):
         yield Parts(
             provides={Transcoding: transcoding},
             routes=controllers(transcoding),
             listens={AssetDeleted: service.asset_deleted},
-            health=health,
+            health=queue.health,
         )
         arrivals.all()
 
