@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import given as drawn_from
+from hypothesis import strategies as st
 
 from streamgate.packaging.sampleindex import IndexedTrack, IndexRefused, index_mp4
-from streamgate.packaging.segments import StoredIndex
+from streamgate.packaging.segments import MAX_SEGMENT, StoredIndex
 from tests.support.conformance_media import boxes, only, read_segment
 from tests.support.films import by_ffmpeg, film, moving, tone
 from tests.support.mp4_edit import as_co64, box, changed, long_box, same
@@ -244,6 +247,26 @@ def _video(given: Passed) -> IndexedTrack:
     return given.index.video
 
 
+def test_a_start_that_all_tracks_share_is_taken_off(films: Path) -> None:
+    """Empty edits before every track: the film begins where its first track does."""
+
+    def later(payload: bytes) -> bytes:
+        return box(b"elst", payload[:4] + struct.pack(">IIiHH", 2, 2000, -1, 1, 0) + payload[8:])
+
+    data = changed(last(films), b"elst", later)
+    given = passed(data)
+    assert given.index.origin == 2
+    assert _video(given).boundaries[0] == 0
+    check(given, data)
+
+
+def test_a_film_that_was_cut_between_key_frames_is_encoded(films: Path) -> None:
+    cut = by_ffmpeg(films, "cut.mp4", "-ss", "0.9", "-i", str(made(films, "silent.mp4")), "-c", "copy")
+    with pytest.raises(IndexRefused) as refused:
+        passed(cut)
+    assert refused.value.code == "edit_preroll"
+
+
 def test_tables_of_key_frames_that_lie_or_lack(films: Path) -> None:
     """Every sample is called a key frame, or none is told from another: the coded pictures decide."""
     data = last(films)
@@ -338,3 +361,30 @@ def test_a_stored_index_is_checked_again(films: Path) -> None:
         stored.segment(0, -1)
     with pytest.raises(LookupError):
         stored.segment(7, 0)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@drawn_from(draws=st.data())
+def test_a_damaged_stored_index_gives_errors_and_no_other_bytes(films: Path, draws: st.DataObject) -> None:
+    source = passed(made(films, "silent.mp4"))
+    blob = bytearray(source.index.blob)
+    for _ in range(draws.draw(st.integers(1, 3))):
+        blob[draws.draw(st.integers(0, min(len(blob) - 1, 4000)))] = draws.draw(st.integers(0, 255))
+    try:
+        stored = StoredIndex.load(bytes(blob), len(source.data))
+        layout = stored.segment(0, draws.draw(st.integers(0, 3)))
+    except (ValueError, LookupError):
+        return
+    assert all(offset >= 0 and offset + length <= len(source.data) for offset, length in layout.ranges)
+    assert sum(length for _, length in layout.ranges) <= MAX_SEGMENT
+
+
+def test_pieces_of_the_source_are_few_and_cover_every_range(films: Path) -> None:
+    source = passed(made(films, "b-frames-moov-last.mp4"))
+    stored = StoredIndex.load(source.index.blob, len(source.data))
+    for track in (_video(source), *source.index.audio):
+        layout = stored.segment(track.number, 0)
+        assert len(layout.ranges) > 3
+        (piece,) = layout.span()
+        assert piece[0] == min(offset for offset, _ in layout.ranges)
+        assert sum(piece) == max(sum(found) for found in layout.ranges)
