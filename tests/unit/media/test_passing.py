@@ -1,0 +1,38 @@
+"""What of an upload passes through, by a plan made in a confined child, and why the rest does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from streamgate.media.model import LadderSettings, Limits
+from streamgate.media.sandbox import Sandbox
+from tests.support.films import by_ffmpeg, moving, tone
+from tools.fuzz import Bytes
+
+LADDER = LadderSettings(rungs=(120,), preset="ultrafast", passthrough=True)
+CODED = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-g", "50", "-pix_fmt", "yuv420p", "-c:a", "aac")
+
+
+@pytest.mark.parametrize("flags", ["+faststart", "+frag_keyframe+empty_moov", "+dash+frag_keyframe+delay_moov"])
+async def test_mp4_passes_whole_or_in_fragments(sandbox: Sandbox, tmp_path: Path, flags: str) -> None:
+    path = by_ffmpeg(tmp_path, "film.mp4", *moving(9), *tone(9), *CODED, "-movflags", flags)
+    plan = await sandbox.plan(Bytes(path), ladder=LADDER, limits=Limits(), timeout_s=60)
+    passing = {rendition.name: rendition for rendition in plan.renditions if rendition.passthrough is not None}
+    assert set(passing) == {"source", "audio-1"}
+    rung = next(rendition for rendition in plan.renditions if rendition.name == "120p")
+    source = passing["source"]
+    cuts = [tick / source.timescale for tick in source.boundaries]
+    # Without an edit list the pictures of a fragmented file begin two frames after its sound.
+    assert cuts == pytest.approx([0, 4, 8, 9], abs=0.081)
+    assert [tick / rung.timescale for tick in rung.boundaries] == pytest.approx(cuts, abs=0.001)
+    assert plan.index
+
+
+async def test_fragments_that_readers_take_differently_are_encoded(sandbox: Sandbox, tmp_path: Path) -> None:
+    flags = ("-movflags", "+cmaf+frag_keyframe+delay_moov")
+    path = by_ffmpeg(tmp_path, "film.mp4", *moving(5), *tone(5), *CODED, *flags)
+    plan = await sandbox.plan(Bytes(path), ladder=LADDER, limits=Limits(), timeout_s=60)
+    assert {rendition.name for rendition in plan.renditions if rendition.passthrough is not None} == set()
+    assert plan.reason == "Pictures are shown before they are decoded; every rendition is encoded."
