@@ -34,6 +34,7 @@ async def discovery(request: pytest.FixtureRequest) -> AsyncIterator[Discovery]:
         yield DnsDiscovery("{service}.films", PORTS, itself="monitor", clock=FakeClock(), resolve=resolve)
         return
     with consul() as agent:
+        agent.check_every_s = 3600
         async with ConsulDiscovery(agent.address, tuple(PORTS), itself="monitor") as made, AsyncExitStack() as stack:
             for host in ("::1", "127.0.0.1"):
                 await stack.enter_async_context(made.present("auth", Address(host, 9007, 10007)))
