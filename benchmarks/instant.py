@@ -1,4 +1,5 @@
-"""Sample indexes of films of 1, 60 and 180 minutes: time to make them, size, memory, and how fast segments come out."""
+"""Sample indexes of films of 1, 60 and 180 minutes: time to make them, size, memory, and how fast segments come out; then the same
+over HTTP (`benchmarks.playable`)."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks import playable
 from benchmarks.films import ffmpeg
 from benchmarks.report import Figure
 from streamgate.packaging.sampleindex import SourceIndex, index_mp4
@@ -71,7 +73,7 @@ def measure(folder: Path, given: Path | None) -> list[Figure]:
                 figures.append(Figure(f"index for each hour, {minutes} min", (per_hour,), "MiB", "about 5"))
                 figures.append(_memory(folder, index, size, minutes))
                 figures += _segments(index, size, read, minutes)
-    return figures
+    return [*figures, *playable.measure(folder, given)]
 
 
 def _timed(read: Callable[[int, int], bytes], size: int) -> tuple[tuple[float, ...], SourceIndex]:
