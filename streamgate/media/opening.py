@@ -145,6 +145,11 @@ class Source:
         # Several threads of an encode read the source; one of them asks at a time.
         self._turn = threading.Lock()
 
+    @property
+    def far(self) -> bool:
+        """Whether each read is a round trip to the server, and perhaps on to an object store."""
+        return self._path is None
+
     def raw(self) -> io.RawIOBase:
         """The bytes themselves."""
         if self._path is not None:

@@ -64,7 +64,7 @@ def passing(source: Source, found: Probe, ladder: LadderSettings) -> Passing | s
         return "Only MP4 and MOV are served as they are; every rendition is encoded from the upload."
     try:
         with _reader(source) as read:
-            index = index_mp4(read, source.size, segment_s=ladder.segment_s)
+            index = index_mp4(read, source.size, segment_s=ladder.segment_s, far=source.far)
     except IndexRefused as refused:
         return refused.detail
     if len(index.blob) > LARGEST_INDEX:

@@ -36,20 +36,23 @@ def looking(read: Read, samples: Samples, codec: str, config: bytes) -> IsKey:
     return look
 
 
-def verified(samples: Samples, look: IsKey) -> Flags:
-    """The claimed key frames that are some, as far as they were worth looking at (`MANY`).
+def verified(samples: Samples, look: IsKey, *, far: bool) -> tuple[Flags, bool]:
+    """The claimed key frames that are some, as far as they were worth looking at (`MANY`); and whether no more need be looked at.
 
-    A track without a table of key frames says that every sample is one; a few tell whether that is so.
+    A track without a table of key frames says that every sample is one; a few tell whether that is so. Where each look costs a
+    round trip (``far``), a few tell of every track whether its table can be believed; when one of them is none, all are looked at.
     """
     claimed = np.flatnonzero(samples.keys)
+    few = claimed[np.linspace(0, max(0, len(claimed) - 1), min(len(claimed), _LOOKED_AT)).astype(np.int64)]
+    if far and all(look(int(number)) for number in few):
+        return samples.keys, True
     if len(claimed) > MANY:
-        sample = claimed[np.linspace(0, len(claimed) - 1, _LOOKED_AT).astype(np.int64)]
-        if not samples.stated and not all(look(int(number)) for number in sample):
-            return np.zeros(len(samples), np.bool_)
-        return samples.keys
+        if not samples.stated and not all(look(int(number)) for number in few):
+            return np.zeros(len(samples), np.bool_), True
+        return samples.keys, False
     keys = np.zeros(len(samples), np.bool_)
     keys[[int(number) for number in claimed if look(int(number))]] = True
-    return keys
+    return keys, True
 
 
 def closed(samples: Samples, keys: Flags) -> Flags:

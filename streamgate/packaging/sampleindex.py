@@ -76,7 +76,8 @@ class SourceIndex:
 @dataclass(frozen=True, slots=True)
 class _Track:
     """A track as it is shown. ``begins``: when each sample is shown; ``edit``: media time of the edit in the init segment, also
-    what composition offsets are raised by; ``decoded``: decoding times, so that a key frame's is its time of being shown."""
+    what composition offsets are raised by; ``decoded``: decoding times, so that a key frame's is its time of being shown;
+    ``looked_at``: whether its key frames need not be looked at any more."""
 
     number: int
     about: Description
@@ -84,6 +85,7 @@ class _Track:
     begins: Numbers
     decoded: Numbers
     edit: int
+    looked_at: bool = False
 
     def moved(self, ticks: int) -> _Track:
         return replace(self, begins=self.begins - ticks, decoded=self.decoded - ticks) if ticks else self
@@ -93,19 +95,19 @@ class _Track:
         return Fraction(max(0, int(self.begins.min())), self.about.timescale)
 
 
-def index_mp4(read: Read, size: int, *, segment_s: float = 4.0) -> SourceIndex:
-    """Index a file of ``size`` bytes. ``segment_s``: target length of a segment in seconds.
+def index_mp4(read: Read, size: int, *, segment_s: float = 4.0, far: bool = False) -> SourceIndex:
+    """Index a file of ``size`` bytes. ``segment_s``: target length of a segment in seconds. ``far``: each read is a round trip.
 
     Reads the boxes' headers, the movie box, and the first bytes of key frames. Raises `IndexRefused` when no track can be served as
     it is; what cannot beside one that can is among ``refused``.
     """
     try:
-        return _indexed(read, size, Fraction(segment_s).limit_denominator(1000))
+        return _indexed(read, size, Fraction(segment_s).limit_denominator(1000), far)
     except MemoryError:
         raise IndexRefused("too_many_samples", "The film has too many samples to be served as it is.") from None
 
 
-def _indexed(read: Read, size: int, target: Fraction) -> SourceIndex:
+def _indexed(read: Read, size: int, target: Fraction, far: bool) -> SourceIndex:
     whole = movie(read, size)
     content = whole.content
     header = needed(content, b"mvhd")
@@ -121,7 +123,7 @@ def _indexed(read: Read, size: int, target: Fraction) -> SourceIndex:
         if number != shown and kind_of(trak) != "audio":
             continue
         try:
-            track = _track(read, size, number, trak, movie_timescale or 1, fragments)
+            track = _track(read, size, number, trak, movie_timescale or 1, fragments, far)
         except IndexRefused as error:
             refused.append((number, error.code, error.detail))
         else:
@@ -178,7 +180,13 @@ def _cut(
 
 
 def _track(
-    read: Read, size: int, number: int, trak: memoryview, movie_timescale: int, fragments: Fragments | None
+    read: Read,
+    size: int,
+    number: int,
+    trak: memoryview,
+    movie_timescale: int,
+    fragments: Fragments | None,
+    far: bool,
 ) -> _Track:
     about = describe(trak, movie_timescale)
     tables = needed(trak, b"mdia", b"minf", b"stbl")
@@ -194,13 +202,13 @@ def _track(
         samples = samples.part(0, int(inside[-1]) + 1)
     delay = round(Fraction(*edit.delay) * about.timescale)
     if about.kind == "video":
-        return _video_track(read, number, about, samples, delay)
+        return _video_track(read, number, about, samples, delay, far)
     return _audio_track(number, about, samples, delay)
 
 
-def _video_track(read: Read, number: int, about: Description, samples: Samples, delay: int) -> _Track:
+def _video_track(read: Read, number: int, about: Description, samples: Samples, delay: int, far: bool) -> _Track:
     look = looking(read, samples, about.codec, about.config)
-    keys = verified(samples, look)
+    keys, looked_at = verified(samples, look, far=far)
     found = [int(n) for n in np.flatnonzero(closed(samples, keys))[:_TRIED]]
     first = next((n for n in found if look(n)), None)
     if first is None:
@@ -215,7 +223,7 @@ def _video_track(read: Read, number: int, about: Description, samples: Samples, 
     if hidden > 0:
         begins = begins + hidden
     decoded = samples.decoded + int(begins[0] - samples.decoded[0])
-    return _Track(number, about, samples, begins, decoded, int((decoded - begins).max()))
+    return _Track(number, about, samples, begins, decoded, int((decoded - begins).max()), looked_at)
 
 
 def _audio_track(number: int, about: Description, samples: Samples, delay: int) -> _Track:
@@ -235,7 +243,7 @@ def _video_cuts(read: Read, track: _Track, target: Fraction) -> tuple[list[int],
     """The samples that segments begin with, the first closed, verified key frame at or after each multiple of the target; and all
     closed key frames."""
     samples, scale = track.samples, track.about.timescale
-    look = looking(read, samples, track.about.codec, track.about.config)
+    look = None if track.looked_at else looking(read, samples, track.about.codec, track.about.config)
     candidates = np.flatnonzero(closed(replace(samples, shown=track.begins), samples.keys))
     times = track.begins[candidates]
     starts = [0]
@@ -243,7 +251,7 @@ def _video_cuts(read: Read, track: _Track, target: Fraction) -> tuple[list[int],
     while True:
         due = (int(track.begins[starts[-1]] / (target * scale)) + 1) * target * scale
         at = max(at + 1, int(np.searchsorted(times, float(due))))
-        while at < len(candidates) and not look(int(candidates[at])):
+        while look is not None and at < len(candidates) and not look(int(candidates[at])):
             at += 1
         if at >= len(candidates):
             break

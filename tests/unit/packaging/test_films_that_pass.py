@@ -281,6 +281,19 @@ def test_tables_of_key_frames_that_lie_or_lack(films: Path) -> None:
         assert passed(lying).segments(_video(passed(lying))) == passed(data).segments(honest)
 
 
+def test_far_sources_are_asked_for_few_key_frames_unless_one_lies(films: Path) -> None:
+    path = by_ffmpeg(films, "many-keys.mp4", *PICTURE, "-c:v", "libx264", "-preset", "ultrafast", "-g", "2")
+    data = path.read_bytes()
+    near, far = Bytes(data), Bytes(data)
+    expected, found = index_mp4(near, len(data)), index_mp4(far, len(data), far=True)
+    assert found.blob == expected.blob
+    assert far.reads < 60 < near.reads
+    (count,) = struct.unpack_from(">I", data, data.index(b"stsz") + 12)
+    every = box(b"stss", struct.pack(f">II{count}I", 0, count, *range(1, count + 1)))
+    lying = changed(data, b"stss", lambda _: every)
+    assert index_mp4(Bytes(lying), len(lying), far=True).blob == index_mp4(Bytes(lying), len(lying)).blob
+
+
 def test_tables_that_count_differently(films: Path) -> None:
     data = last(films)
     fewer = changed(data, b"ctts", lambda payload: box(b"ctts", payload[:4] + struct.pack(">I", 10) + payload[8:88]))
