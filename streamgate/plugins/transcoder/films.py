@@ -22,6 +22,7 @@ from streamgate.runtime.jobs import JobRow, Jobs
 QUEUE = "transcode"
 INGEST, CHUNK, POSTER = "transcoder.ingest", "transcoder.chunk", "transcoder.poster"
 SHEET = "transcoder.storyboard"
+REMOVAL = "transcoder.removal"
 
 STORYBOARD = "storyboard"
 """What the rows of the storyboard's sheets call their rendition; no rendition of a film is named so."""
@@ -37,6 +38,9 @@ FIRST = 20
 PICTURE = 30
 SHEETS = 60
 REST = 100
+
+WATCHED_EVERY_S = 3600.0
+"""How exactly it is kept when a film was last watched."""
 
 QUIET_S = 60.0
 """A film that is not at its end and to which nothing happened for this long is looked after."""
@@ -99,6 +103,19 @@ class Films:
             return
         async with self.database.write() as tx:
             await store.reported(tx, asset_id, film.revision, now.final)
+
+    async def watched(self, film: Film) -> None:
+        """Somebody watches the film: keep in mind when, and have its ladder made again where it was dropped."""
+        now = self.clock.now_ms()
+        if film.cold:
+            async with self.database.write() as tx:
+                if not await store.warm(tx, film.asset_id, now):
+                    return
+                await self.submit_missing(tx, film)
+            await self.tell(film.asset_id)
+        elif film.watched_ms < now - int(WATCHED_EVERY_S * 1000):
+            async with self.database.write() as tx:
+                await store.watched(tx, film.asset_id, now)
 
     def changed(self, tx: Transaction, asset_id: str) -> None:
         """Wake those who wait for the film, once the transaction is committed."""

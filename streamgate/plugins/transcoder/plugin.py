@@ -22,6 +22,7 @@ from streamgate.runtime.telemetry import Metrics
 
 MEASURE_S = 5.0
 LOOK_AFTER_EVERY_S = 30.0
+COLD_EVERY_S = 3600.0
 
 
 @asynccontextmanager
@@ -32,8 +33,9 @@ async def setup(context: Context[TranscoderSettings]) -> AsyncGenerator[Parts, N
     import shutil
 
     from streamgate.plugins.transcoder.arrivals import Arrivals
+    from streamgate.plugins.transcoder.cold import ColdLadders
     from streamgate.plugins.transcoder.counters import EncodeCounters
-    from streamgate.plugins.transcoder.films import BEGINNING, CHUNK, INGEST, POSTER, QUEUE, SHEET, Films
+    from streamgate.plugins.transcoder.films import BEGINNING, CHUNK, INGEST, POSTER, QUEUE, REMOVAL, SHEET, Films
     from streamgate.plugins.transcoder.http import controllers
     from streamgate.plugins.transcoder.queue import EncodeQueue
     from streamgate.plugins.transcoder.service import TranscodingService
@@ -64,7 +66,8 @@ async def setup(context: Context[TranscoderSettings]) -> AsyncGenerator[Parts, N
         films=films, catalog=catalog, blobs=blobs, arrivals=arrivals, draining=context.draining
     )
     transcoding: Transcoding = service
-    handlers = {INGEST: work.ingest, CHUNK: work.chunk, POSTER: work.poster, SHEET: work.sheet}
+    cold = ColdLadders(films=films, blobs=blobs, outbox=context.need(Outbox), days=settings.cold_days)
+    handlers = {INGEST: work.ingest, CHUNK: work.chunk, POSTER: work.poster, SHEET: work.sheet, REMOVAL: cold.remove}
     slots = settings.workers or max(1, (os.cpu_count() or 1) // 4)
     drain, grace = context.draining, settings.grace_s
 
@@ -73,6 +76,7 @@ async def setup(context: Context[TranscoderSettings]) -> AsyncGenerator[Parts, N
         jobs.runner(QUEUE, handlers, slots=1, max_priority=BEGINNING, grace_s=grace, drain=drain),
         schedules.every(LOOK_AFTER_EVERY_S, films.look_after, name="films without jobs", at_once=True),
         every(MEASURE_S, queue.measure, name="reading of the encoding queue", at_once=True),
+        schedules.every(COLD_EVERY_S, cold.sweep, name="ladders that nobody watches", at_once=True),
     ):
         yield Parts(
             provides={Transcoding: transcoding},

@@ -32,8 +32,9 @@ class TranscodingService:
     async def presentation(self, asset_id: str) -> Presentation:
         film = await self._films.get(asset_id)
         found = standing.presentation(film) if film is not None and film.error is None else None
-        if found is None:
+        if film is None or found is None:
             raise NotFound("The film cannot be played, or not yet.")
+        await self._films.watched(film)
         return found
 
     async def ensure(self, asset_id: str, rendition: str, number: int) -> SegmentObject:

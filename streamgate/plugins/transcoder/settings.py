@@ -36,6 +36,12 @@ class TranscoderSettings(BaseModel):
     max_duration_s: float = Field(12 * 3600, gt=0, description="Longest film accepted, in seconds.")
     max_pixels: int = Field(8192 * 4352, ge=1 << 16, description="Largest picture accepted, in pixels.")
     plan_timeout_s: float = Field(60.0, gt=0, le=600, description="Seconds that looking at a film may take.")
+    cold_days: float | None = Field(
+        None,
+        gt=0,
+        description="Days after which the encoded video of a film that nobody watched is deleted, to be encoded anew when someone "
+        "watches; default: never.",
+    )
     chunk_timeout_s: float = Field(900.0, gt=0, le=7200, description="Seconds that encoding one chunk may take.")
     grace_s: float = Field(8.0, ge=0, le=60, description="Seconds that encoders may go on when the process stops.")
 

@@ -68,8 +68,11 @@ def chunk_of(plan: MediaPlan, number: int) -> int | None:
 
 
 def stand(film: Film, done: Mapping[str, tuple[int, int]], *, begun: bool) -> Standing:
-    """``done``: by rendition, chunks encoded and chunks that cannot be; ``begun``: what the film begins with is there
-    (`MediaPlan.opening`)."""
+    """Where a film stands. A cold film is ready although most of it is not encoded.
+
+    ``done``: by rendition, chunks encoded and chunks that cannot be; ``begun``: what the film begins with is there
+    (`MediaPlan.opening`).
+    """
     plan = film.plan
     if plan is None:
         state = AssetState.CANCELED if film.canceled else AssetState.PROCESSING
@@ -86,15 +89,16 @@ def stand(film: Film, done: Mapping[str, tuple[int, int]], *, begun: bool) -> St
         total, made, failed = total + expected, made + encoded, failed + impossible
         views.append(_view(rendition, encoded, expected))
     error = film.error
-    warnings = plan.warnings + ((PARTS_MISSING,) if failed and (made or passes) else ())
-    complete = made + failed >= total
-    if complete and not (made or passes) and not error:
+    warnings = plan.warnings + ((PARTS_MISSING,) if failed and (made or passes or film.cold) else ())
+    complete = made + failed >= total or film.cold
+    if complete and not (made or passes or film.cold) and not error:
         error = NOTHING_PLAYS
     state = AssetState.READY if complete else AssetState.CANCELED if film.canceled else AssetState.PROCESSING
     if error:
         state = AssetState.FAILED
     playable = error is None and (begun or state is AssetState.READY)
-    return Standing(state, playable, made / total if total else 1.0, error, warnings, tuple(views))
+    progress = 1.0 if film.cold or not total else made / total
+    return Standing(state, playable, progress, error, warnings, tuple(views))
 
 
 def report(film: Film, standing: Standing) -> MediaReport:

@@ -35,6 +35,8 @@ class Film:
     settled: bool
     revision: int
     reported: int
+    watched_ms: int = 0
+    cold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ def _film(row: Row[Any]) -> Film:
         settled=bool(row.settled),
         revision=row.revision,
         reported=row.reported,
+        watched_ms=row.watched_ms,
+        cold=bool(row.cold),
     )
 
 
@@ -77,7 +81,7 @@ async def open_film(tx: Transaction, asset_id: str, owner: str | None, now_ms: i
     """Make the film's row when there is none."""
     await tx.execute(
         _upsert(tx, films)
-        .values(asset_id=asset_id, owner=owner, revision=1, created_ms=now_ms, updated_ms=now_ms)
+        .values(asset_id=asset_id, owner=owner, revision=1, created_ms=now_ms, updated_ms=now_ms, watched_ms=now_ms)
         .on_conflict_do_nothing()
     )
 
@@ -117,6 +121,52 @@ async def unsettled(connection: AsyncConnection, before_ms: int, limit: int) -> 
         .limit(limit)
     )
     return [row[0] for row in rows]
+
+
+async def watched(tx: Transaction, asset_id: str, now_ms: int) -> None:
+    """The film is being watched."""
+    await tx.execute(update(films).where(films.c.asset_id == asset_id).values(watched_ms=now_ms))
+
+
+async def unwatched(connection: AsyncConnection, before_ms: int, limit: int) -> list[str]:
+    """Films at their good end that nobody watched since ``before_ms``, and whose ladders are still there."""
+    rows = await connection.execute(
+        select(films.c.asset_id)
+        .where(films.c.watched_ms < before_ms, films.c.cold.is_(False), films.c.settled.is_(True))
+        .where(films.c.plan.is_not(None), films.c.canceled.is_(False), films.c.error_code.is_(None))
+        .order_by(films.c.watched_ms)
+        .limit(limit)
+    )
+    return [row[0] for row in rows]
+
+
+async def cool(tx: Transaction, asset_id: str, before_ms: int, now_ms: int) -> bool:
+    """Mark a film's ladder as dropped; False when the film was watched meanwhile, or is cold or gone."""
+    done = await tx.execute(
+        update(films)
+        .where(films.c.asset_id == asset_id, films.c.watched_ms < before_ms)
+        .where(films.c.cold.is_(False), films.c.settled.is_(True))
+        .values(cold=True, settled=False, revision=films.c.revision + 1, updated_ms=now_ms)
+    )
+    return done.rowcount == 1
+
+
+async def warm(tx: Transaction, asset_id: str, now_ms: int) -> bool:
+    """A cold film is watched again; False when somebody was first."""
+    done = await tx.execute(
+        update(films)
+        .where(films.c.asset_id == asset_id, films.c.cold.is_(True))
+        .values(cold=False, settled=False, watched_ms=now_ms, revision=films.c.revision + 1, updated_ms=now_ms)
+    )
+    return done.rowcount == 1
+
+
+async def drop_chunks(tx: Transaction, plan_id: str, renditions: Iterable[str], opening: str | None) -> list[str]:
+    """Forget the encoded chunks of some renditions, but not the first one of ``opening``; the prefixes of their objects."""
+    which = [chunks.c.plan_id == plan_id, chunks.c.rendition.in_(tuple(renditions)), chunks.c.prefix.is_not(None)]
+    if opening is not None:
+        which.append((chunks.c.rendition != opening) | (chunks.c.chunk > 0))
+    return [row[0] for row in await tx.execute(delete(chunks).where(*which).returning(chunks.c.prefix))]
 
 
 async def touch(tx: Transaction, asset_id: str, now_ms: int) -> None:
@@ -220,4 +270,5 @@ async def insert_plan(tx: Transaction, asset_id: str, plan_id: str, plan: MediaP
         error_code=None,
         error_detail=None,
         settled=False,
+        cold=False,
     )

@@ -23,9 +23,12 @@ films = Table(
     Column("reported", BigInteger, nullable=False, server_default="0"),
     Column("created_ms", BigInteger, nullable=False),
     Column("updated_ms", BigInteger, nullable=False),
+    Column("watched_ms", BigInteger, nullable=False, server_default="0"),
+    Column("cold", Boolean, nullable=False, server_default=text("false")),
 )
 """``plan``: msgpack of `media.model.MediaPlan`. ``revision`` grows with every change, ``reported`` is the last one that the
-catalog has taken. ``settled``: the state is final, so that nothing needs looking after."""
+catalog has taken. ``settled``: the state is final, so that nothing needs looking after. ``watched_ms``: when the film was last
+watched (or uploaded), to the hour. ``cold``: its ladder was dropped since then."""
 
 chunks = Table(
     "transcoder_chunks",
@@ -42,6 +45,7 @@ chunks = Table(
 """One row per chunk and rendition that is encoded (``prefix`` and ``lengths``: msgpack list of bytes per segment) or cannot be
 (``error_code``). What has no row is still to be made."""
 
+Index("transcoder_films_watched", films.c.watched_ms)
 Index("transcoder_chunks_asset", chunks.c.asset_id)
 Index(
     "transcoder_films_open",

@@ -115,6 +115,13 @@ def test_a_film_plays_as_soon_as_it_has_begun() -> None:
     assert [r.state for r in found.renditions] == ["partial", "pending", "pending"]
 
 
+def test_a_film_whose_ladder_was_dropped_is_ready_and_tells_what_is_not_encoded() -> None:
+    found = stand(film(cold=True), {"240p": (1, 0), "audio-1": (10, 0)}, begun=True)
+    assert (found.state, found.playable, found.progress, found.error) == (AssetState.READY, True, 1.0, None)
+    assert found.renditions[1].state == "pending"
+    assert stand(film(cold=True), {"360p": (0, 2)}, begun=False).error is None
+
+
 def test_a_film_that_was_refused_says_why_and_one_without_a_plan_is_being_looked_at() -> None:
     error = Failure(FailureCode.UNSUPPORTED_CODEC, "No.")
     refused = stand(film(plan=None, plan_id=None, error=error), {}, begun=False)

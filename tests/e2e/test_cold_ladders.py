@@ -1,0 +1,66 @@
+"""The ladder of a film that nobody watches is dropped; the film plays all the same, and the ladder comes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.films import by_ffmpeg, moving, tone
+from tests.support.product import asset, play, upload_bytes, wait_final
+from tests.support.server import Server, serving, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+SETTINGS = {"transcoder.rungs": [120, 240], "transcoder.preset": "ultrafast"}
+AT_ONCE = {"transcoder.cold_days": 0.000_001}
+YEARS = {"transcoder.cold_days": 1000}
+CODED = ("-c:v", "libx264", "-preset", "ultrafast", "-g", "50", "-c:a", "aac", "-shortest")
+
+
+def segments(server: Server, asset_id: str, rendition: str) -> list[Path]:
+    """Stored segments of a rendition."""
+    return sorted((server.data_dir / "objects" / "assets" / asset_id).glob(f"*/{rendition}/*/*.m4s"))
+
+
+def renditions(found: dict[str, Any]) -> dict[str, str]:
+    return {rendition["name"]: rendition["state"] for rendition in found["renditions"]}
+
+
+def watch(server: Server, asset_id: str, names: list[str]) -> None:
+    """Fetch every segment of some renditions."""
+    base = play(server, asset_id, server.admin_key).json()["hls_url"].removesuffix("master.m3u8")
+    for name in names:
+        count = httpx.get(f"{base}{name}/playlist.m3u8").text.count("#EXTINF")
+        assert count > 2
+        for number in range(count):
+            assert httpx.get(f"{base}{name}/{number}.m4s", timeout=60).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return by_ffmpeg(tmp_path_factory.mktemp("source"), "film.mp4", *moving(14, "428x240"), *tone(14), *CODED)
+
+
+@pytest.mark.parametrize("passthrough", [True, False], ids=["passthrough", "encoded"])
+def test_a_ladder_that_nobody_watches_goes_and_comes_back(tmp_path: Path, source: Path, passthrough: bool) -> None:
+    settings = SETTINGS | {"transcoder.passthrough": passthrough}
+    rungs = ["120p"] if passthrough else ["120p", "240p"]
+    with serving(tmp_path / "data", settings | YEARS) as server:
+        asset_id = upload_bytes(server, source.read_bytes())
+        ready = wait_final(server, asset_id)
+        assert ready["state"] == "ready"
+        assert all(segments(server, asset_id, name) for name in rungs)
+    with serving(tmp_path / "data", settings | AT_ONCE) as server:
+        left = 0 if passthrough else 1
+        wait_for(lambda: len([path for name in rungs for path in segments(server, asset_id, name)]) == left)
+        cold = wait_for(lambda: (found := asset(server, asset_id))["renditions"] != ready["renditions"] and found)
+        assert (cold["state"], cold["playable"], cold["progress"]) == ("ready", True, 1.0)
+        assert renditions(cold)[rungs[-1]] == "pending"
+    with serving(tmp_path / "data", settings | YEARS) as server:
+        assert asset(server, asset_id)["renditions"] == cold["renditions"]
+        watch(server, asset_id, [*rungs, "audio-1"])
+        again = wait_for(lambda: (found := asset(server, asset_id))["renditions"] == ready["renditions"] and found)
+        assert (again["state"], again["playable"]) == ("ready", True)
