@@ -15,6 +15,7 @@ import structlog
 import uvicorn
 
 from streamgate import __version__
+from streamgate.apart import Apart
 from streamgate.domain.clock import Clock, SystemClock
 from streamgate.domain.errors import Unavailable
 from streamgate.domain.identity import ANONYMOUS, Caller
@@ -59,10 +60,14 @@ def advertised(settings: CoreSettings) -> str:
 
 
 class Running:
-    """A started process: its ASGI app, its health, and the way to make it stop."""
+    """A started process: its ASGI app, its health, and the way to make it stop.
 
-    def __init__(self, settings: CoreSettings, service: str) -> None:
+    ``apart``: other services run in other processes and are called by gRPC.
+    """
+
+    def __init__(self, settings: CoreSettings, service: str, *, apart: bool = False) -> None:
         self.settings = settings
+        self.apart = apart
         self.clock: Clock = SystemClock()
         self.site = site_of(settings, service)
         self.board = HealthBoard(service, __version__, self.clock)
@@ -86,11 +91,16 @@ class Running:
         embedded = database_url(self.settings).startswith("sqlite")
         async with AsyncExitStack() as stack:
             opening = Opening(self.settings, self.site, self.clock, self.draining, embedded, stack)
-            given = await given_for(plugins, opening, own)
+            apart = Apart(self.settings, self.site.service, plugins, self.clock) if self.apart else None
+            given = await given_for(plugins, opening, own, also=(Discovery,) if apart else ())
+            if apart is not None:
+                given.update(apart.remote(opening.opened[DISCOVERY], stack))
             host = Host(plugins, settings=sections, given=given, bind=bind, draining=self.draining)
             self.assembled = await stack.enter_async_context(host.running())
             await self._connect(opening, stack)
             self._build_app(opening)
+            if apart is not None:
+                await apart.serve(self.assembled, self.authenticator(), stack)
             await stack.enter_async_context(self.vitals.measuring())
             yield self
 
@@ -177,32 +187,22 @@ class _NobodyKnown:
 
 
 async def serve(
-    settings: CoreSettings, plugins: Sequence[Plugin[Any]], service: str, announce: Callable[[Running], None]
+    settings: CoreSettings,
+    plugins: Sequence[Plugin[Any]],
+    service: str,
+    announce: Callable[[Running], None],
+    *,
+    apart: bool = False,
 ) -> None:
     """Run a service until SIGTERM or SIGINT, then drain and stop within ``shutdown_timeout``; a second signal stops at once.
 
     ``announce`` is called once requests are answered. Raises `ConfigurationError` when the process cannot start.
     """
-    running = Running(settings, service)
+    running = Running(settings, service, apart=apart)
     loop = asyncio.get_running_loop()
     forced = _Forced(settings.shutdown_timeout)
     async with running.started(plugins, DirectBinding()):
-        server = _Server(
-            uvicorn.Config(
-                running.app,
-                host=settings.host,
-                port=settings.port if settings.port is not None else PORTS.get(service, PORTS["monolith"]),
-                http=bounded(settings.header_timeout, running.at_once),
-                ws="none",
-                lifespan="off",
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                proxy_headers=False,
-                timeout_keep_alive=65,
-                timeout_graceful_shutdown=max(1, int(settings.shutdown_timeout * 0.5)),
-            )
-        )
+        server = _Server(_config(running, service))
 
         def stop() -> None:
             if running.draining.is_set():
@@ -235,6 +235,24 @@ async def serve(
                 # Requests that were cut off end before what they work with is closed.
                 await asyncio.wait(set(server.server_state.tasks), timeout=CUT_OFF_S)
     structlog.get_logger().info("stopped")
+
+
+def _config(running: Running, service: str) -> uvicorn.Config:
+    settings = running.settings
+    return uvicorn.Config(
+        running.app,
+        host=settings.host,
+        port=settings.port if settings.port is not None else PORTS.get(service, PORTS["monolith"]),
+        http=bounded(settings.header_timeout, running.at_once),
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=65,
+        timeout_graceful_shutdown=max(1, int(settings.shutdown_timeout * 0.5)),
+    )
 
 
 class _Server(uvicorn.Server):

@@ -210,10 +210,10 @@ def dotted(kind: type) -> str:
 
 
 async def given_for(
-    plugins: Sequence[Plugin[Any]], opening: Opening, more: Mapping[type, object]
+    plugins: Sequence[Plugin[Any]], opening: Opening, more: Mapping[type, object], also: Sequence[type] = ()
 ) -> dict[type, object]:
-    """Everything that the plugins require of the process, opened."""
-    wanted = {dotted(kind): kind for plugin in plugins for kind in plugin.requires}
+    """Everything that the plugins require of the process, opened; ``also``: what the process itself needs."""
+    wanted = {dotted(kind): kind for kind in (*also, *(kind for plugin in plugins for kind in plugin.requires))}
     names = {name for name in wanted if name in OPENERS}
     names |= {before for name in names for before in OPENERS[name][1]}
     if opening.embedded and names & EMBEDDED:

@@ -71,6 +71,7 @@ class S3Section(Section):
 class StorageSection(Section):
     backend: Literal["local", "s3"] = Field("local", description="Where objects lie: `local` (a folder) or `s3`.")
     path: Path | None = Field(None, description="Folder of the local backend; default `<data-dir>/objects`.")
+    shared: bool = Field(False, description="All services see the same folder, so that it may be used between them.")
     s3: S3Section | None = Field(
         None,
         description="The s3 backend: `endpoint bucket access_key secret_key region public_endpoint create_bucket`.",
@@ -81,6 +82,10 @@ class StorageSection(Section):
         if self.backend == "s3" and self.s3 is None:
             raise ValueError("the s3 backend needs storage.s3 (endpoint, bucket, access_key, secret_key)")
         return self
+
+
+class ServiceSection(Section):
+    public_key_file: Path = Field(description="Its public key: Ed25519 in PEM.")
 
 
 class CacheSection(Section):
@@ -185,6 +190,13 @@ class CoreSettings(BaseSettings):
     cache: CacheSection = CacheSection()
     bus: BusSection = BusSection()
     discovery: DiscoverySection = DiscoverySection()
+    service_key_file: Path | None = Field(
+        None, description="Private key of this service (Ed25519, PEM), where services run apart."
+    )
+    services: dict[str, ServiceSection] = Field(
+        default_factory=dict, description="Service name → the key that its calls are signed with: `public_key_file`."
+    )
+    grpc_reflection: bool = Field(False, description="Let gRPC clients ask which methods there are.")
     chains: dict[ChainId, ChainSection] = Field(
         default_factory=dict, description="CAIP-2 chain id → how it is read; default none."
     )

@@ -82,7 +82,12 @@ class S3BlobStore(BlobStore):
                 raise ConfigurationError(
                     f"The bucket {bucket.name} cannot be used ({_code(error)}); check storage.s3.bucket and its credentials."
                 ) from None
-            await self._s3.create_bucket(Bucket=bucket.name)
+            try:
+                await self._s3.create_bucket(Bucket=bucket.name)
+            except ClientError as raced:
+                # Services that start together make it together.
+                if _code(raced) not in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
+                    raise
         except (BotoCoreError, TransportError, OSError) as error:
             raise ConfigurationError(f"The S3 service does not answer ({type(error).__name__}).") from None
 

@@ -17,6 +17,9 @@ from streamgate.kernel import Plugin, discover, select
 from streamgate.kernel.registry import GROUP
 from streamgate.settings import load
 
+GATEWAY = "http://127.0.0.1:9090"
+"""Where people reach services that run apart, unless the settings say so."""
+
 
 def run(mode: str, service: str | None, config_file: Path | None, flags: Mapping[str, Any]) -> None:
     """Serve until told to stop."""
@@ -29,10 +32,19 @@ def run(mode: str, service: str | None, config_file: Path | None, flags: Mapping
 
     name, plugins = chosen(mode, service)
     settings = load(plugins, service=name, config_file=config_file, flags=flags, known_sections=_sections())
+    apart = mode == "microservice"
+    if apart:
+        from streamgate import apart as between
+
+        between.check(settings, plugins)
+        if settings.public_url is None:
+            settings = settings.model_copy(update={"public_url": GATEWAY})
     configure_logging(level=settings.log_level, form=settings.log_format, service=name, version=__version__)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(app.serve(settings, plugins, name, _announce))
+            runner.run(
+                app.serve(settings, plugins, name, _announce, apart=apart and settings.service_key_file is not None)
+            )
     except* ConfigurationError as group:
         raise ConfigurationError("; ".join(str(error) for error in _leaves(group))) from None
 

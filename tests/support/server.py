@@ -29,7 +29,15 @@ def free_port() -> int:
 class Server:
     """A server process. ``settings``: dotted setting → value, given through the environment."""
 
-    def __init__(self, data_dir: Path, settings: Mapping[str, Any] | None = None, *, port: int | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        port: int | None = None,
+        service: str | None = None,
+    ) -> None:
+        self.service = service
         self.data_dir = data_dir
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -53,6 +61,8 @@ class Server:
             "--data-dir",
             str(self.data_dir),
         ]
+        if self.service is not None:
+            command += ["--mode", "microservice", "--service", self.service]
         began = time.monotonic()
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

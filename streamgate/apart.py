@@ -1,0 +1,98 @@
+"""A service that runs apart from the others: their contracts by gRPC, its own served, and nothing that one process has alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from streamgate.contracts.auth import Access
+from streamgate.domain.clock import Clock
+from streamgate.domain.errors import ConfigurationError
+from streamgate.kernel import Assembled, Plugin
+from streamgate.openers import BUS, DATABASE, OBJECTS, OPENERS, database_url, dotted
+from streamgate.ports.discovery import GRPC_OFFSET, Discovery
+from streamgate.runtime.site import PORTS
+from streamgate.settings import CoreSettings
+
+GRACE_S = 5.0
+"""Seconds that calls under way have to end when the process stops."""
+
+
+def contracts_of(plugins: Sequence[Plugin[Any]]) -> tuple[set[type], set[type]]:
+    """The contracts that the plugins provide, and those they need of others."""
+    provided = {kind for plugin in plugins for kind in plugin.provides}
+    needed = {kind for plugin in plugins for kind in plugin.requires if "__contract__" in vars(kind)}
+    return provided, needed - provided
+
+
+def required_of(plugins: Sequence[Plugin[Any]]) -> set[str]:
+    """What the plugins need opened, by dotted name, with what that needs."""
+    names = {dotted(kind) for plugin in plugins for kind in plugin.requires} & OPENERS.keys()
+    return names | {before for name in names for before in OPENERS[name][1]}
+
+
+def check(settings: CoreSettings, plugins: Sequence[Plugin[Any]]) -> None:
+    """`ConfigurationError`, in one sentence, for what cannot work between processes."""
+    names = required_of(plugins)
+    missing = []
+    if DATABASE in names and database_url(settings).startswith("sqlite"):
+        missing.append("database.url (PostgreSQL; SQLite is of one process)")
+    if BUS in names and settings.bus.backend == "memory":
+        missing.append("bus.backend: nats (the memory bus is of one process)")
+    if OBJECTS in names and settings.storage.backend == "local" and not settings.storage.shared:
+        missing.append("storage.backend: s3, or storage.shared: true where all services see the same folder")
+    for plugin in plugins:
+        section = getattr(settings, plugin.section)
+        missing += [
+            f"{plugin.section}.{name}"
+            for name in type(section).model_fields
+            if name.endswith(("_keys_file", "admin_key_file")) and getattr(section, name) is None
+        ]
+    if settings.service_key_file is None and (missing or DATABASE in names or contracts_of(plugins)[1]):
+        missing.append("service_key_file")
+    if missing:
+        raise ConfigurationError(f"A service that runs apart needs: {'; '.join(missing)}.")
+
+
+class Apart:
+    """The gRPC side of a process. ``stack`` closes what is opened here."""
+
+    def __init__(self, settings: CoreSettings, service: str, plugins: Sequence[Plugin[Any]], clock: Clock) -> None:
+        from streamgate.runtime.rpc.codec import Codec
+        from streamgate.runtime.rpc.tokens import ServiceSigner, ServiceVerifier, private_key, public_key
+
+        if settings.service_key_file is None:
+            raise ConfigurationError("A service that runs apart needs: service_key_file.")
+        self._settings = settings
+        self._service = service
+        self._clock = clock
+        self._provided, needed = contracts_of(plugins)
+        self._remote = needed | ({Access} - self._provided)
+        self._codec = Codec([*self._provided, *self._remote])
+        self._signer = ServiceSigner(service, private_key(settings.service_key_file), clock)
+        known = {name: public_key(section.public_key_file) for name, section in settings.services.items()}
+        self._verifier = ServiceVerifier(service, known)
+
+    def remote(self, discovery: Discovery, stack: AsyncExitStack) -> Mapping[type, object]:
+        """Contract of another service → what calls it there."""
+        from streamgate.runtime.rpc.client import RpcClient
+
+        client = RpcClient(self._codec, discovery, self._signer, self._clock)
+        stack.push_async_callback(client.close)
+        return {kind: client.bound(kind) for kind in self._remote}
+
+    async def serve(self, assembled: Assembled, authenticator: Any, stack: AsyncExitStack) -> None:
+        """Answer calls to the contracts that are provided here until the stack is left."""
+        from streamgate.runtime.rpc.server import Guard, RpcServer
+
+        settings = self._settings
+        port = (settings.port or PORTS[self._service]) + GRPC_OFFSET
+        guard = Guard(self._verifier, authenticator)
+        server = RpcServer(self._codec, guard, settings.host, port, reflected=settings.grpc_reflection)
+        for parts in assembled.parts.values():
+            for kind, provider in parts.provides.items():
+                server.add(kind, provider)
+        stack.push_async_callback(server.stop, GRACE_S)
+        await server.start()
+        await server.ready()

@@ -1,0 +1,56 @@
+"""Nine processes on PostgreSQL, NATS and an object store are the same product as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.test_on_postgresql import check, streamgate
+from tests.support.nats import nats_server
+from tests.support.nine import nine
+from tests.support.postgres import Postgres
+from tests.support.product import problem
+from tests.support.seaweed import seaweed
+from tests.support.server import free_port
+
+pytestmark = pytest.mark.timeout(170)
+
+
+def test_the_product_in_nine_processes(postgresql: tuple[Postgres, str], tmp_path: Path) -> None:
+    database, _ = postgresql
+    name = database.create()
+    url = database.url(name)
+    settings = {
+        "database.url": url,
+        "bus.backend": "nats",
+        "auth.creators": ["*"],
+        "transcoder.rungs": [240],
+        "transcoder.preset": "ultrafast",
+        "transcoder.passthrough": False,
+    }
+    try:
+        assert streamgate(url, "migrate", "--data-dir", str(tmp_path / "own")).returncode == 0
+        (store := tmp_path / "store").mkdir()
+        with nats_server(tmp_path) as bus, seaweed(store) as objects:
+            told = settings | {"bus.url": bus.url} | objects.settings("films")
+            with nine(tmp_path / "nine", told) as services:
+                check(services.gateway, tmp_path)
+                for server in services.servers.values():
+                    direct = httpx.get(f"{server.url}/api/v1/system/status")
+                    assert direct.status_code in {401, 404}, direct.text
+                assert problem(httpx.get(f"{services.servers['worker'].url}/api/v1/jobs")) == (401, "unauthenticated")
+    finally:
+        database.drop(name)
+
+
+@pytest.mark.parametrize(
+    ("service", "lacks"),
+    [("auth", "auth.signing_keys_file"), ("streaming", "database.url"), ("upload", "storage.backend: s3")],
+)
+def test_what_a_service_lacks_is_said(tmp_path: Path, service: str, lacks: str) -> None:
+    arguments = ("serve", "--mode", "microservice", "--service", service, "--data-dir", str(tmp_path))
+    done = streamgate("sqlite+aiosqlite://", *arguments, "--port", str(free_port()))
+    assert (done.returncode, "A service that runs apart needs" in done.stderr) == (2, True), done.stderr
+    assert lacks in done.stderr
