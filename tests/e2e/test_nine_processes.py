@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import httpx
@@ -9,11 +10,12 @@ import pytest
 
 from tests.e2e.test_on_postgresql import check, streamgate
 from tests.support.nats import nats_server
-from tests.support.nine import nine
+from tests.support.nine import SHARED, nine
 from tests.support.postgres import Postgres
 from tests.support.product import problem
 from tests.support.seaweed import seaweed
 from tests.support.server import free_port
+from tests.support.slim import slim
 
 pytestmark = pytest.mark.timeout(170)
 
@@ -43,6 +45,17 @@ def test_the_product_in_nine_processes(postgresql: tuple[Postgres, str], tmp_pat
                 assert problem(httpx.get(f"{services.servers['worker'].url}/api/v1/jobs")) == (401, "unauthenticated")
     finally:
         database.drop(name)
+
+
+@pytest.mark.parametrize(
+    ("service", "absent"), [("auth", "av"), ("auth", "numpy"), ("transcoder", "eth_keys"), ("transcoder", "coincurve")]
+)
+def test_a_service_is_installed_without_what_only_others_need(tmp_path: Path, service: str, absent: str) -> None:
+    python = slim(tmp_path / "env", service, *SHARED)
+    done = subprocess.run(
+        [str(python), "-c", f"import streamgate; import {absent}"], capture_output=True, text=True, check=False
+    )
+    assert f"No module named '{absent}'" in done.stderr
 
 
 @pytest.mark.parametrize(

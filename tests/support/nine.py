@@ -14,8 +14,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from tests.support.server import Server, free_port
+from tests.support.slim import slim
 
 SERVICES = ("auth", "metadata", "upload", "transcoder", "streaming", "cache", "worker", "monitor", "api-gateway")
+
+SHARED = ("postgresql", "nats", "s3", "redis")
+"""Extras that every service is installed with here, beside its own."""
 
 
 class Nine:
@@ -65,7 +69,10 @@ def _port() -> int:
 
 @contextmanager
 def nine(folder: Path, settings: Mapping[str, Any]) -> Iterator[Nine]:
-    """The services, all ready; ``settings``: those of database, bus and storage, and what else all are told."""
+    """The services, all ready, each in an environment with its own extras alone.
+
+    ``settings``: those of database, bus and storage, and what else all are told.
+    """
     folder.mkdir(exist_ok=True)
     ports = {name: _port() for name in SERVICES}
     gateway = folder / "api-gateway"
@@ -84,6 +91,7 @@ def nine(folder: Path, settings: Mapping[str, Any]) -> Iterator[Nine]:
             {**told, "service_key_file": str(folder / f"{name}.pem")},
             port=ports[name],
             service=name,
+            python=slim(folder / f"{name}.env", name, *SHARED),
         )
         for name in SERVICES
     }

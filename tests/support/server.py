@@ -36,8 +36,10 @@ class Server:
         *,
         port: int | None = None,
         service: str | None = None,
+        python: Path | None = None,
     ) -> None:
         self.service = service
+        self.python = str(python or sys.executable)
         self.data_dir = data_dir
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -52,7 +54,7 @@ class Server:
             text = value if isinstance(value, str) else json.dumps(value)
             environ[f"STREAMGATE_{name.replace('.', '__').upper()}"] = text
         command = [
-            sys.executable,
+            self.python,
             "-m",
             "streamgate",
             "serve",
