@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
+from tests.support.distributed import distributed
 from tests.support.films import film
 from tests.support.product import upload, wait_final
 from tests.support.server import Server, serving
@@ -20,8 +22,12 @@ SMALL = {
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with a small ladder where every wallet may upload."""
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with a small ladder where every wallet may upload; with ``TOPOLOGY=nine`` the gateway of nine processes."""
+    if os.environ.get("TOPOLOGY") == "nine":
+        with distributed(request.getfixturevalue("postgresql")[0], tmp_path_factory.mktemp("nine"), SMALL) as services:
+            yield services.gateway
+        return
     with serving(tmp_path_factory.mktemp("shared") / "data", SMALL) as server:
         yield server
 

@@ -1,4 +1,4 @@
-"""Nine processes on PostgreSQL, NATS and an object store are the same product as one."""
+"""Nine processes on PostgreSQL, Redis, NATS and an object store are the same product as one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import httpx
 import pytest
 
 from tests.e2e.test_on_postgresql import check, streamgate
-from tests.support.nats import nats_server
-from tests.support.nine import SHARED, nine
+from tests.support.distributed import distributed
+from tests.support.nine import SHARED
 from tests.support.postgres import Postgres
 from tests.support.product import problem
-from tests.support.seaweed import seaweed
 from tests.support.server import free_port
 from tests.support.slim import slim
 
@@ -21,30 +20,18 @@ pytestmark = pytest.mark.timeout(170)
 
 
 def test_the_product_in_nine_processes(postgresql: tuple[Postgres, str], tmp_path: Path) -> None:
-    database, _ = postgresql
-    name = database.create()
-    url = database.url(name)
     settings = {
-        "database.url": url,
-        "bus.backend": "nats",
         "auth.creators": ["*"],
         "transcoder.rungs": [240],
         "transcoder.preset": "ultrafast",
         "transcoder.passthrough": False,
     }
-    try:
-        assert streamgate(url, "migrate", "--data-dir", str(tmp_path / "own")).returncode == 0
-        (store := tmp_path / "store").mkdir()
-        with nats_server(tmp_path) as bus, seaweed(store) as objects:
-            told = settings | {"bus.url": bus.url} | objects.settings("films")
-            with nine(tmp_path / "nine", told) as services:
-                check(services.gateway, tmp_path)
-                for server in services.servers.values():
-                    direct = httpx.get(f"{server.url}/api/v1/system/status")
-                    assert direct.status_code in {401, 404}, direct.text
-                assert problem(httpx.get(f"{services.servers['worker'].url}/api/v1/jobs")) == (401, "unauthenticated")
-    finally:
-        database.drop(name)
+    with distributed(postgresql[0], tmp_path / "nine", settings) as services:
+        check(services.gateway, tmp_path)
+        for server in services.servers.values():
+            direct = httpx.get(f"{server.url}/api/v1/system/status")
+            assert direct.status_code in {401, 404}, direct.text
+        assert problem(httpx.get(f"{services.servers['worker'].url}/api/v1/jobs")) == (401, "unauthenticated")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,43 @@
+"""The whole distributed product: nine processes on PostgreSQL, Redis, NATS and an object store, all started here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from streamgate.runtime.migrate import migrate
+from tests.support.nats import nats_server
+from tests.support.nine import Nine, nine
+from tests.support.postgres import Postgres
+from tests.support.redis import redis_server
+from tests.support.seaweed import seaweed
+
+
+@contextmanager
+def distributed(database: Postgres, folder: Path, settings: Mapping[str, Any]) -> Iterator[Nine]:
+    """The nine services, ready, on servers and a database of their own. ``settings``: what they are told beside those."""
+    name = database.create()
+    try:
+        asyncio.run(migrate(database.url(name)))
+        with ExitStack() as stack:
+            folder.mkdir(exist_ok=True)
+            (store := folder / "store").mkdir()
+            (fast := folder / "redis").mkdir()
+            bus = stack.enter_context(nats_server(folder))
+            objects = stack.enter_context(seaweed(store))
+            redis = stack.enter_context(redis_server(fast))
+            told = {
+                "database.url": database.url(name),
+                "bus.backend": "nats",
+                "bus.url": bus.url,
+                "cache.backend": "redis",
+                "cache.url": redis.url,
+                **objects.settings("films"),
+                **settings,
+            }
+            yield stack.enter_context(nine(folder / "services", told))
+    finally:
+        database.drop(name)
