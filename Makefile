@@ -6,6 +6,8 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# End-to-end tests that run a second time, against nine processes.
+APART := tests/e2e/test_readers.py tests/e2e/test_media_address.py tests/e2e/test_tus.py tests/e2e/test_what_ends_playback.py
 
 .PHONY: help run test check bench corpus fuzz fuzz-index lock openapi proto docs clean
 
@@ -18,6 +20,7 @@ run: $(VENV)/.runtime ## Start the product on http://127.0.0.1:8080
 test: $(VENV)/.dev tests/node/node_modules/.stamp ## Run every test
 	@tools/system-packages ffmpeg ffprobe node chromium postgresql redis-server
 	$(BIN)/python -m pytest $(TESTS)
+	@test -n "$(TESTS)" || TOPOLOGY=nine $(BIN)/python -m pytest -m "not embedded" $(APART)
 
 check: $(VENV)/.dev ## Formatting, lint, types, import rules, API snapshot, reference docs
 	$(BIN)/ruff format --check .

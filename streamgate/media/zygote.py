@@ -51,21 +51,28 @@ class ForkServer:
         if not message:
             return False
         (number,) = START.unpack(message)
+        bound, binding = os.pipe()
         pid = os.fork()
         if pid == 0:
-            self._become_child(handles[0])
+            os.close(bound)
+            self._become_child(handles[0], binding)
         os.close(handles[0])
+        # Whoever hears of a child may stop it at once; one that was stopped before it is bound to us would outlive us.
+        os.close(binding)
+        os.read(bound, 1)
+        os.close(bound)
         pidfd = os.pidfd_open(pid)
         self._running[pidfd] = (pid, number)
         self._poll.register(pidfd, select.POLLIN)
         socket.send_fds(self._control, [REPORT.pack(STARTED, number, pid)], [pidfd])
         return True
 
-    def _become_child(self, link: int) -> None:
-        """Never returns."""
+    def _become_child(self, link: int, binding: int) -> None:
+        """Never returns. ``binding`` is closed once the child dies when this process does."""
         status = 70
         try:
             confine.die_with_parent(self._pid)
+            os.close(binding)
             confine.close_inherited({link})
             with socket.socket(fileno=link) as channel:
                 media_child.run(channel)

@@ -153,6 +153,7 @@ def test_forged_foreign_and_malformed_tokens_are_not_found(
         assert problem(answer) == (404, "not_found"), name
 
 
+@pytest.mark.embedded
 def test_a_token_of_a_session_that_never_was_is_refused(
     shared: Server, ready_film: str, http: httpx.Client, tokens: PlaybackTokens
 ) -> None:
@@ -160,6 +161,7 @@ def test_a_token_of_a_session_that_never_was_is_refused(
     assert problem(http.get(f"{shared.url}/p/{invented}/{ready_film}/master.m3u8")) == (403, "session_revoked")
 
 
+@pytest.mark.embedded
 def test_an_expired_token_is_refused(
     shared: Server, ready_film: str, http: httpx.Client, tokens: PlaybackTokens
 ) -> None:
@@ -280,6 +282,7 @@ def test_an_ended_session_is_not_answered_at_once(shared: Server, ready_film: st
         assert problem(http.get(url)) == (403, "session_revoked")
 
 
+@pytest.mark.embedded
 def test_answers_at_once_are_counted(shared: Server, base: str) -> None:
     label = re.escape('{method="GET",route="/p/{token}/{asset_id}/{rendition}/{n}.m4s",status="200"}')
 

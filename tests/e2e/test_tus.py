@@ -73,6 +73,7 @@ def test_options_tells_what_is_spoken(shared: Server) -> None:
     assert int(answer.headers["tus-max-size"]) > 1 << 30
 
 
+@pytest.mark.embedded
 def test_an_upload_is_announced_sent_and_becomes_a_film(shared: Server, http: httpx.Client) -> None:
     data = os.urandom(3_000_000)
     made = begin(http, len(data), upload_metadata=encoded(filename="a film.mp4", title="Füße"))
@@ -106,6 +107,7 @@ def test_head_repeats_what_was_announced(http: httpx.Client) -> None:
     assert (answer.headers["upload-length"], answer.headers["upload-metadata"]) == ("10", told)
 
 
+@pytest.mark.embedded
 def test_bytes_may_come_with_the_announcement(shared: Server, http: httpx.Client) -> None:
     headers = TUS | BYTES | {"upload-length": "10"}
     made = http.post(UPLOADS, headers=headers, content=b"01234")
@@ -125,6 +127,7 @@ def test_the_length_may_come_later(http: httpx.Client) -> None:
     assert http.get(url).json()["state"] == "complete"
 
 
+@pytest.mark.embedded
 def test_a_wrong_offset_is_a_conflict_and_changes_nothing(shared: Server, http: httpx.Client) -> None:
     url = begin(http, 10).headers["location"]
     send(http, url, 0, b"01234")
@@ -174,6 +177,7 @@ def test_giving_up_takes_the_film_with_it(shared: Server, http: httpx.Client) ->
     assert not (shared.data_dir / "objects" / "uploads" / url.rsplit("/", 1)[1] / "0").exists()
 
 
+@pytest.mark.embedded
 def test_giving_up_a_finished_upload_leaves_its_film(shared: Server, http: httpx.Client) -> None:
     made = begin(http, 5)
     send(http, made.headers["location"], 0, b"01234")
@@ -303,6 +307,7 @@ class Slow:
         self._socket.close()
 
 
+@pytest.mark.embedded
 def test_a_newcomer_gets_the_upload_at_once_and_what_came_counts(
     shared: Server, token: str, http: httpx.Client
 ) -> None:
@@ -324,6 +329,7 @@ def test_a_newcomer_gets_the_upload_at_once_and_what_came_counts(
     assert stored(shared, url) == b"a" * 300_000 + b"b" * 100_000 + b"c" * 600_000
 
 
+@pytest.mark.embedded
 def test_many_writers_at_once_leave_one_story(shared: Server, token: str, http: httpx.Client) -> None:
     size = 400_000
     url = begin(http, size).headers["location"]

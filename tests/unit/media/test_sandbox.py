@@ -19,6 +19,7 @@ import pytest
 
 from streamgate.domain.asset import FailureCode, MediaRefused
 from streamgate.domain.errors import Unavailable
+from streamgate.media.children import Nursery
 from streamgate.media.model import LadderSettings, Limits
 from streamgate.media.sandbox import Sandbox
 from streamgate.media.wire import ProbeTask
@@ -286,3 +287,17 @@ async def test_children_die_with_the_server(tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
     await gone(family)
+
+
+async def test_children_that_were_stopped_at_once_die_with_the_fork_server() -> None:
+    for _ in range(10):
+        nursery = Nursery()
+        for _ in range(3):
+            child, _ = await nursery.child()
+            child.signal(signal.SIGSTOP)
+        (server,) = [p for p in psutil.Process().children() if "streamgate.media.zygote" in " ".join(p.cmdline())]
+        family = server.children()
+        assert len(family) == 3
+        server.kill()
+        await gone(family)
+        await nursery.close()
