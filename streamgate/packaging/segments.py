@@ -26,6 +26,9 @@ MAX_SEGMENT = 64 << 20
 COVERED = 512 << 10
 """A span up to this long (or four times its segment) is read in one piece, whatever lies between."""
 
+MOST_BETWEEN = 16 << 20
+"""Most bytes between ranges that are read for nothing, so that a crafted film cannot make requests hold many times their size."""
+
 GAP = 64 << 10
 """Ranges that are closer together than this (bytes) are read in one piece."""
 
@@ -50,7 +53,7 @@ class SegmentLayout:
         ordered = sorted(self.ranges)
         begin = ordered[0][0]
         end = max(offset + length for offset, length in ordered)
-        if end - begin <= max(COVERED, 4 * self.length):
+        if end - begin <= max(COVERED, min(4 * self.length, self.length + MOST_BETWEEN)):
             return ((begin, end - begin),)
         pieces: list[tuple[int, int]] = []
         for offset, length in ordered:

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from streamgate.packaging.sampleindex import IndexRefused, index_mp4
+from streamgate.packaging.segments import SegmentLayout
 from tests.support.mp4_edit import box, changed
 from tests.support.passed import Bytes, passed
 from tools import fuzz_index
@@ -159,3 +160,11 @@ def test_a_source_that_gives_less_than_it_says(mutated: list[tuple[str, bytes]])
     whole = Bytes(data)
     with pytest.raises(IndexRefused):
         index_mp4(lambda offset, length: whole(offset, length)[:7], len(data))
+
+
+def test_what_lies_between_the_ranges_of_a_large_segment_is_not_read() -> None:
+    large = 30 << 20
+    ranges = ((0, large), (4 * large, large))
+    assert SegmentLayout(b"", ranges, 2 * large).span() == ranges
+    close = ((0, large), (large + 1000, large))
+    assert SegmentLayout(b"", close, 2 * large).span() == ((0, 2 * large + 1000),)
