@@ -1,0 +1,298 @@
+"""Tracks of an uploaded film as they are shown, cut where they allow into segments that are bytes of the upload: the same for every
+container.
+
+Times are in ticks of the track; 0 is the film's beginning for all tracks. Video is cut at the first key frame at or after each
+multiple of the target; sound at the first frame at or after each cut of the video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgate.packaging import cmaf
+from streamgate.packaging.heads import array_head, ranges_of
+from streamgate.packaging.keyframes import closed, looking, verified
+from streamgate.packaging.mp4boxes import IndexRefused, Read
+from streamgate.packaging.sampleentry import Description
+from streamgate.packaging.sampletables import Flags, Numbers, Samples
+from streamgate.packaging.segments import MAX_SEGMENT, stored
+
+MAX_SEGMENT_S = 20
+ROUNDING_S = Fraction(2, 1000)
+"""What an edit may differ from a frame's time by, since movies count in milliseconds."""
+
+_TRIED = 24
+"""Key frames that a track may begin with, before it is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedTrack:
+    """A track that can be served as it is.
+
+    ``number``: its place among the tracks of the file, from 0. ``boundaries``: where each segment begins, and last the end, in
+    ticks. ``bandwidth`` and ``average_bandwidth`` in bits per second. ``init``: its init segment. ``rotation`` in degrees
+    clockwise. ``frames``: samples that are served; ``times``: when they are shown, ascending, in ticks.
+    """
+
+    number: int
+    kind: str
+    codec: str
+    timescale: int
+    boundaries: tuple[int, ...]
+    bandwidth: int
+    average_bandwidth: int
+    init: bytes
+    width: int | None
+    height: int | None
+    frame_rate: tuple[int, int] | None
+    rotation: int
+    channels: int | None
+    sample_rate: int | None
+    language: str | None
+    default: bool
+    frames: int
+    times: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceIndex:
+    """What of a source can be served as it is. ``refused``: the other tracks, as (number, code, sentence). ``origin``: the source's
+    time, in seconds, that is the film's time 0. ``blob``: the index to be stored, for `segments.StoredIndex`."""
+
+    video: IndexedTrack | None
+    audio: tuple[IndexedTrack, ...]
+    refused: tuple[tuple[int, str, str], ...]
+    origin: Fraction
+    blob: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ShownTrack:
+    """A track as it is shown. ``begins``: when each sample is shown; ``edit``: media time of the edit in the init segment, also
+    what composition offsets are raised by; ``decoded``: decoding times, so that a key frame's is its time of being shown;
+    ``looked_at``: whether its key frames need not be looked at any more."""
+
+    number: int
+    about: Description
+    samples: Samples
+    begins: Numbers
+    decoded: Numbers
+    edit: int
+    looked_at: bool = False
+
+    def moved(self, ticks: int) -> ShownTrack:
+        return replace(self, begins=self.begins - ticks, decoded=self.decoded - ticks) if ticks else self
+
+    @property
+    def start(self) -> Fraction:
+        """When it is first seen or heard, in seconds."""
+        hidden = self.edit if self.about.kind == "audio" else 0
+        return Fraction(int(self.begins.min()) + hidden, self.about.timescale)
+
+
+def index_of(
+    read: Read, size: int, tracks: Sequence[ShownTrack], refused: Sequence[tuple[int, str, str]], target: Fraction
+) -> SourceIndex:
+    """Cut tracks of a source of ``size`` bytes, video first, and write their index; ``target`` in seconds.
+
+    ``refused``: tracks that cannot be served as they are. Raises `IndexRefused` when none is left.
+    """
+    if not tracks:
+        _, code, detail = refused[0] if refused else (0, "codec", "The file has no track that can be served as it is.")
+        raise IndexRefused(code, detail)
+    origin = min(track.start for track in tracks)
+    kept = [track.moved(round(origin * track.about.timescale)) for track in tracks]
+    return _cut(read, size, kept, tuple(refused), origin, target)
+
+
+def _cut(
+    read: Read,
+    size: int,
+    kept: Sequence[ShownTrack],
+    refused: tuple[tuple[int, str, str], ...],
+    origin: Fraction,
+    target: Fraction,
+) -> SourceIndex:
+    """Cut the tracks, video first, and write the index."""
+    finished: list[IndexedTrack] = []
+    written = []
+    no: list[tuple[int, str, str]] = list(refused)
+    cuts: list[Fraction] = []
+    for track in kept:
+        try:
+            if track.about.kind == "video":
+                starts, keys = _video_cuts(read, track, target)
+                cuts = [Fraction(int(track.begins[n]), track.about.timescale) for n in starts]
+                made, rows, ranges = _segments(
+                    replace(track, samples=replace(track.samples, keys=keys)), starts, target
+                )
+            else:
+                made, rows, ranges = _segments(track, _audio_cuts(track, cuts, target), target)
+        except IndexRefused as error:
+            no.append((track.number, error.code, error.detail))
+            continue
+        finished.append(made)
+        written.append((track.number, rows, ranges))
+    if not finished:
+        raise IndexRefused(*no[-1][1:])
+    return SourceIndex(
+        video=next((track for track in finished if track.kind == "video"), None),
+        audio=tuple(track for track in finished if track.kind == "audio"),
+        refused=tuple(no),
+        origin=origin,
+        blob=stored(size, written),
+    )
+
+
+def video_track(read: Read, number: int, about: Description, samples: Samples, delay: int, far: bool) -> ShownTrack:
+    """A track of pictures, from its first closed key frame on; ``delay``: ticks before its edit. Raises `IndexRefused`."""
+    look = looking(read, samples, about.codec, about.config)
+    keys, looked_at = verified(samples, look, far=far)
+    found = [int(n) for n in np.flatnonzero(closed(samples, keys))[:_TRIED]]
+    first = next((n for n in found if look(n)), None)
+    if first is None:
+        raise IndexRefused(
+            "no_keyframes", "The video has no key frame that it can begin with; every rendition is encoded."
+        )
+    samples = replace(samples, keys=keys).part(first, len(samples))
+    begins = samples.shown - about.edit.begin + delay
+    hidden = delay - int(begins[0])
+    if hidden > ROUNDING_S * about.timescale:
+        raise IndexRefused("edit_preroll", "The video begins between two key frames; every rendition is encoded.")
+    if hidden > 0:
+        begins = begins + hidden
+    decoded = samples.decoded + int(begins[0] - samples.decoded[0])
+    return ShownTrack(number, about, samples, begins, decoded, int((decoded - begins).max()), looked_at)
+
+
+def audio_track(number: int, about: Description, samples: Samples, delay: int) -> ShownTrack:
+    """Frames that end before the edit begins are dropped; what is left of one is hidden by an edit of its own."""
+    begins = samples.decoded - about.edit.begin + delay
+    heard = np.flatnonzero(begins + samples.durations > delay)
+    if not len(heard):
+        raise IndexRefused("multi_edit", "The track's edit shows none of it.")
+    first = int(heard[0])
+    samples, begins = samples.part(first, len(samples)), begins[first:]
+    samples = replace(samples, keys=np.ones(len(samples), np.bool_))  # whatever the tables say of sound
+    rest = max(0, delay - int(begins[0]))
+    return ShownTrack(number, about, samples, begins, begins + rest, rest)
+
+
+def _video_cuts(read: Read, track: ShownTrack, target: Fraction) -> tuple[list[int], Flags]:
+    """The samples that segments begin with, the first closed, verified key frame at or after each multiple of the target; and all
+    closed key frames."""
+    samples, scale = track.samples, track.about.timescale
+    look = None if track.looked_at else looking(read, samples, track.about.codec, track.about.config)
+    candidates = np.flatnonzero(closed(replace(samples, shown=track.begins), samples.keys))
+    times = track.begins[candidates]
+    starts = [0]
+    at = 0
+    while True:
+        due = (int(track.begins[starts[-1]] / (target * scale)) + 1) * target * scale
+        at = max(at + 1, int(np.searchsorted(times, float(due))))
+        while look is not None and at < len(candidates) and not look(int(candidates[at])):
+            at += 1
+        if at >= len(candidates):
+            break
+        starts.append(int(candidates[at]))
+    keys = np.zeros(len(samples), np.bool_)
+    keys[candidates] = True
+    return starts, keys
+
+
+def _audio_cuts(track: ShownTrack, cuts: Sequence[Fraction], target: Fraction) -> list[int]:
+    scale = track.about.timescale
+    if not cuts:
+        end = int(track.begins[-1]) // scale
+        cuts = [n * target for n in range(int(end / target) + 1)]
+    ticks = np.array([-(-cut.numerator * scale // cut.denominator) for cut in cuts], np.int64)
+    found = np.searchsorted(track.begins, ticks)
+    return sorted({0, *(int(n) for n in found if n < len(track.begins))})
+
+
+def _segments(
+    track: ShownTrack, starts: list[int], target: Fraction
+) -> tuple[IndexedTrack, list[tuple[bytes, int, int, int]], bytes]:
+    about, samples, scale = track.about, track.samples, track.about.timescale
+    ends = [*starts[1:], len(samples)]
+    finish = int((track.begins + samples.durations).max())
+    boundaries = (*(int(track.begins[n]) for n in starts), finish)
+    lengths = np.diff(np.array(boundaries))
+    if int(lengths.max()) > MAX_SEGMENT_S * scale:
+        raise IndexRefused(
+            "long_gop",
+            f"The key frames of the film are more than {MAX_SEGMENT_S} seconds apart; every rendition is encoded.",
+        )
+    bodies = np.add.reduceat(samples.sizes, starts)
+    if int(bodies.max()) > MAX_SEGMENT or track.edit >= 1 << 31:
+        raise IndexRefused(
+            "big_segment", "The film needs too many bytes between two key frames; every rendition is encoded."
+        )
+    ranges, firsts, counts = ranges_of(samples.offsets, samples.sizes, starts)
+    rows = []
+    offsets = track.begins + track.edit - track.decoded
+    for n, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        cut = slice(start, end)
+        head = array_head(
+            n + 1,
+            int(track.decoded[start]),
+            samples.durations[cut],
+            samples.sizes[cut],
+            samples.keys[cut],
+            offsets[cut],
+        )
+        rows.append((head, int(firsts[n]), int(counts[n]), int(bodies[n])))
+    bits = np.array([len(head) + body for head, _, _, body in rows]) * 8
+    whole = lengths >= target * scale / 2
+    rates = bits[whole] * scale / lengths[whole] if whole.any() else bits.sum() * scale / lengths.sum()
+    made = IndexedTrack(
+        number=track.number,
+        kind=about.kind,
+        codec=about.codec,
+        timescale=scale,
+        boundaries=boundaries,
+        bandwidth=int(np.max(rates)) + 1,
+        average_bandwidth=int(bits.sum() * scale / max(1, int(lengths.sum()))) + 1,
+        init=cmaf.init_segment(_copied(track)),
+        width=about.width,
+        height=about.height,
+        frame_rate=_frame_rate(samples, scale) if about.kind == "video" else None,
+        rotation=about.rotation,
+        channels=about.channels,
+        sample_rate=about.sample_rate,
+        language=about.language,
+        default=about.enabled,
+        frames=len(samples),
+        times=np.sort(track.begins),
+    )
+    return made, rows, ranges
+
+
+def _copied(track: ShownTrack) -> cmaf.CopiedTrack:
+    about = track.about
+    return cmaf.CopiedTrack(
+        kind=about.kind,
+        timescale=about.timescale,
+        entry=about.entry,
+        edit=track.edit,
+        matrix=about.matrix,
+        width=about.width or 0,
+        height=about.height or 0,
+        language=about.language,
+    )
+
+
+def _frame_rate(samples: Samples, scale: int) -> tuple[int, int]:
+    """Frames in a second: those of the usual distance, where nearly all have it; else on average."""
+    usual = int(np.median(samples.durations))
+    if np.count_nonzero(samples.durations == usual) >= 0.9 * len(samples):
+        rate = Fraction(scale, usual)
+    else:
+        rate = Fraction(len(samples) * scale, int(samples.durations.sum()))
+    rate = rate.limit_denominator(1001)
+    return rate.numerator, rate.denominator
