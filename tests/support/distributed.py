@@ -17,8 +17,11 @@ from tests.support.seaweed import seaweed
 
 
 @contextmanager
-def distributed(database: Postgres, folder: Path, settings: Mapping[str, Any]) -> Iterator[Nine]:
-    """The nine services, ready, on servers and a database of their own. ``settings``: what they are told beside those."""
+def distributed(
+    database: Postgres, folder: Path, settings: Mapping[str, Any], replicas: Mapping[str, int] | None = None
+) -> Iterator[Nine]:
+    """The nine services, ready, on servers and a database of their own. ``settings``: what they are told beside those;
+    ``replicas``: how many there are of a service where it is not one (see `nine.made`)."""
     name = database.create()
     try:
         asyncio.run(migrate(database.url(name)))
@@ -38,6 +41,6 @@ def distributed(database: Postgres, folder: Path, settings: Mapping[str, Any]) -
                 **objects.settings("films"),
                 **settings,
             }
-            yield stack.enter_context(nine(folder / "services", told))
+            yield stack.enter_context(nine(folder / "services", told, replicas))
     finally:
         database.drop(name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -13,7 +12,8 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from tests.support.server import Server, free_port
+from streamgate.ports.discovery import GRPC_OFFSET
+from tests.support.server import Server, lasting_port
 from tests.support.slim import slim
 
 SERVICES = ("auth", "metadata", "upload", "transcoder", "streaming", "cache", "worker", "monitor", "api-gateway")
@@ -52,29 +52,15 @@ def _keys(folder: Path) -> dict[str, Any]:
     }
 
 
-def _port() -> int:
-    """A free port whose neighbour a thousand further is free too."""
-    while True:
-        port = free_port()
-        if port > 60_000:
-            port -= 20_000
-        try:
-            with socket.socket() as http, socket.socket() as grpc:
-                http.bind(("127.0.0.1", port))
-                grpc.bind(("127.0.0.1", port + 1000))
-        except OSError:
-            continue
-        return port
+def made(folder: Path, settings: Mapping[str, Any], replicas: Mapping[str, int] | None = None) -> dict[str, Server]:
+    """The services by name, not started, each in an environment with its own extras alone.
 
-
-@contextmanager
-def nine(folder: Path, settings: Mapping[str, Any]) -> Iterator[Nine]:
-    """The services, all ready, each in an environment with its own extras alone.
-
-    ``settings``: those of database, bus and storage, and what else all are told.
+    ``settings``: those of database, bus and storage, and what else all are told; ``replicas``: how many there are of a
+    service where it is not one. The second replica of ``upload`` is ``upload-2``. All know of all.
     """
     folder.mkdir(exist_ok=True)
-    ports = {name: _port() for name in SERVICES}
+    counts = {name: (replicas or {}).get(name, 1) for name in SERVICES}
+    ports = {name: [lasting_port(GRPC_OFFSET) for _ in range(count)] for name, count in counts.items()}
     gateway = folder / "api-gateway"
     gateway.mkdir()
     admin = _secret(gateway / "admin.key", b"sg_admin_" + os.urandom(32).hex().encode() + b"\n")
@@ -82,19 +68,23 @@ def nine(folder: Path, settings: Mapping[str, Any]) -> Iterator[Nine]:
         **_keys(folder),
         **settings,
         "auth.admin_key_file": admin,
-        "public_url": f"http://127.0.0.1:{ports['api-gateway']}",
-        "discovery.services": {name: [f"127.0.0.1:{port}"] for name, port in ports.items()},
+        "public_url": f"http://127.0.0.1:{ports['api-gateway'][0]}",
+        "discovery.services": {name: [f"127.0.0.1:{port}" for port in its] for name, its in ports.items()},
     }
-    servers = {
-        name: Server(
-            folder / name,
-            {**told, "service_key_file": str(folder / f"{name}.pem")},
-            port=ports[name],
-            service=name,
-            python=slim(folder / f"{name}.env", name, *SHARED),
-        )
-        for name in SERVICES
-    }
+    servers = {}
+    for service, its in ports.items():
+        python = slim(folder / f"{service}.env", service, *SHARED)
+        for number, port in enumerate(its, 1):
+            name = service if number == 1 else f"{service}-{number}"
+            own = {**told, "service_key_file": str(folder / f"{service}.pem")}
+            servers[name] = Server(folder / name, own, port=port, service=service, python=python)
+    return servers
+
+
+@contextmanager
+def nine(folder: Path, settings: Mapping[str, Any], replicas: Mapping[str, int] | None = None) -> Iterator[Nine]:
+    """The services (see `made`), all ready; at the end they stop when they are told to."""
+    servers = made(folder, settings, replicas)
     with ExitStack() as stack:
         for server in servers.values():
             stack.callback(server.kill)

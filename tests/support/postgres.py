@@ -7,24 +7,72 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.support.server import free_port
+import psutil
+
+from tests.support.server import lasting_port
 
 USER = "streamgate"
 
 
 class Postgres:
-    """Where it answers."""
+    """A server that can be killed and started again on its port and data. ``durable`` False: it does not sync."""
 
-    def __init__(self, folder: Path, port: int, programs: Path) -> None:
-        self.port = port
+    def __init__(self, folder: Path, *, durable: bool) -> None:
+        self.port = lasting_port()
         self._folder = folder
-        self._programs = programs
+        self._durable = durable
+        self._programs = programs()
+        self._become = _as_other_user(folder)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def make(self) -> None:
+        """Write an empty data directory."""
+        command = [str(self._programs / "initdb"), "-D", str(self._folder / "data"), "-U", USER, "-A", "trust"]
+        command += ["-E", "UTF8", "--locale=C", "--no-sync"]
+        subprocess.run(command, check=True, capture_output=True, preexec_fn=self._become, cwd="/")
+
+    def start(self) -> None:
+        """Start it, and return when it answers."""
+        options = (
+            () if self._durable else ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")
+        )
+        command = [
+            *(str(self._programs / "postgres"), "-D", str(self._folder / "data"), "-p", str(self.port)),
+            *("-h", "127.0.0.1", "-k", str(self._folder)),
+            *("-c", "max_connections=300", "-c", "shared_buffers=32MB", *options),
+        ]
+        with (self._folder / "postgres.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, preexec_fn=self._become, cwd="/", stdin=subprocess.DEVNULL
+            )
+        _wait(self, self._process)
+
+    def kill(self) -> None:
+        """SIGKILL to all of its processes: as when the power fails."""
+        assert self._process is not None
+        family = [psutil.Process(self._process.pid), *psutil.Process(self._process.pid).children(recursive=True)]
+        for one in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        self._process.wait()
+        psutil.wait_procs(family, timeout=10)
+
+    def stop(self) -> None:
+        """SIGINT: connections are ended, then the server."""
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.kill()
 
     def url(self, database: str) -> str:
         """The SQLAlchemy URL of one of its databases."""
@@ -92,30 +140,13 @@ def postgres(folder: Path, *, durable: bool = False) -> Iterator[Postgres]:
 
 @contextlib.contextmanager
 def _running(folder: Path, *, durable: bool) -> Iterator[Postgres]:
-    place, data, port = programs(), folder / "data", free_port()
-    become = _as_other_user(folder)
-    made = [str(place / "initdb"), "-D", str(data), "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
-    subprocess.run(made, check=True, capture_output=True, preexec_fn=become, cwd="/")
-    options = [] if durable else ["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]
-    command = [
-        *(str(place / "postgres"), "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(folder)),
-        *("-c", "max_connections=300", "-c", "shared_buffers=32MB", *options),
-    ]
-    with (folder / "postgres.log").open("wb") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, preexec_fn=become, cwd="/", stdin=subprocess.DEVNULL
-        )
-    server = Postgres(folder, port, place)
+    server = Postgres(folder, durable=durable)
+    server.make()
+    server.start()
     try:
-        _wait(server, process)
         yield server
     finally:
-        process.send_signal(2)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        server.stop()
 
 
 def _wait(server: Postgres, process: subprocess.Popen[bytes]) -> None:

@@ -8,6 +8,16 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(eq=False)
+class _Line:
+    """A connection: its two ends (``server`` None: it was taken, and leads nowhere), and whether it is ``lost``."""
+
+    client: socket.socket
+    server: socket.socket | None
+    lost: bool = False
 
 
 class Proxy:
@@ -24,7 +34,8 @@ class Proxy:
         self._refusing = False
         self._flowing = threading.Event()
         self._flowing.set()
-        self._open: set[socket.socket] = set()
+        self._losing = False
+        self._lines: set[_Line] = set()
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -36,32 +47,46 @@ class Proxy:
     def cut(self) -> None:
         """Break every connection, and every new one at once, until `mend`."""
         self._refusing = True
-        for end in tuple(self._open):
-            self._reset(end)
+        for line in tuple(self._lines):
+            for end in (line.client, line.server):
+                self._reset(end)
 
     def stall(self) -> None:
         """Half-open: connections stay, new ones are taken, and nothing gets through until `mend`."""
         self._flowing.clear()
 
+    def lose(self) -> None:
+        """Half-open, as when a firewall forgets: who is connected never hears anything again, nor that it is so, and whoever
+        connects until `mend` is taken and never answered. The server is told at `mend`, as its own keepalive would do."""
+        self._losing = True
+        for line in tuple(self._lines):
+            line.lost = True
+
     def mend(self) -> None:
-        """Forward as at first; what was held back is delivered now."""
-        self._refusing = False
+        """Forward as at first; what was held back is delivered now, what was lost stays lost."""
+        self._refusing = self._losing = False
         self.delay_s = 0.0
         self._flowing.set()
+        for line in tuple(self._lines):
+            if line.lost:
+                self._reset(line.server)
 
     @staticmethod
-    def _reset(end: socket.socket) -> None:
+    def _reset(end: socket.socket | None) -> None:
         """RST, as when a line goes dead: nothing more is delivered either way."""
+        if end is None:
+            return
         with contextlib.suppress(OSError):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             end.shutdown(socket.SHUT_RDWR)
             end.close()
 
-    def _pass(self, data: bytes, end: socket.socket) -> None:
+    def _pass(self, data: bytes, line: _Line, end: socket.socket) -> None:
         if self.delay_s:
             time.sleep(self.delay_s)
         self._flowing.wait()
-        end.sendall(data)
+        if not line.lost:
+            end.sendall(data)
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -73,18 +98,22 @@ class Proxy:
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
+        if self._losing:
+            self._swallow(_Line(client, None, lost=True))
+            return
         try:
             server = socket.create_connection(("127.0.0.1", self._target), timeout=10)
         except OSError:
             client.close()
             return
         server.settimeout(None)
-        self._open |= {client, server}
-        threading.Thread(target=self._back, args=(server, client), daemon=True).start()
+        line = _Line(client, server, lost=self._losing)
+        self._lines.add(line)
+        threading.Thread(target=self._back, args=(line, server), daemon=True).start()
         sent = 0
         with contextlib.suppress(OSError):
             while data := client.recv(16 << 10):
-                self._pass(data, server)
+                self._pass(data, line, server)
                 sent += len(data)
                 if self.cuts and sent >= self.cuts[0]:
                     self.cuts.pop(0)
@@ -94,15 +123,28 @@ class Proxy:
                     return
         with contextlib.suppress(OSError):
             server.shutdown(socket.SHUT_WR)
+        if line.lost:
+            client.close()
 
-    def _back(self, server: socket.socket, client: socket.socket) -> None:
+    def _swallow(self, line: _Line) -> None:
+        """Take what comes, and answer nothing, until the client gives up."""
+        self._lines.add(line)
+        with contextlib.suppress(OSError):
+            while line.client.recv(16 << 10):
+                pass
+        self._lines.discard(line)
+        line.client.close()
+
+    def _back(self, line: _Line, server: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := server.recv(16 << 10):
-                self._pass(data, client)
-        for end in (client, server):
-            self._open.discard(end)
+                self._pass(data, line, line.client)
+        self._lines.discard(line)
+        with contextlib.suppress(OSError):
+            server.close()
+        if not line.lost:
             with contextlib.suppress(OSError):
-                end.close()
+                line.client.close()
 
 
 @contextlib.contextmanager

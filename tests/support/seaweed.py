@@ -13,23 +13,66 @@ from pathlib import Path
 
 import httpx
 
-from tests.support.server import free_port
+from tests.support.server import lasting_port
 
 ACCESS_KEY, SECRET_KEY = "streamgate-tests", "a-secret-of-the-tests-only"
 
 
 class ObjectService:
-    """Where it answers."""
+    """A service that can be killed and started again on its ports and data. ``endpoint``: where it is reached."""
 
-    def __init__(self, port: int) -> None:
-        self.endpoint = f"http://127.0.0.1:{port}"
+    def __init__(self, folder: Path) -> None:
+        # Each has a companion (port + 10000).
+        master, volume, filer, self.port = (lasting_port(10_000) for _ in range(4))
+        self.endpoint = f"http://127.0.0.1:{self.port}"
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
+        actions = ["Admin", "Read", "Write", "List", "Tagging"]
+        config = folder / "s3.json"
+        config.write_text(
+            json.dumps({"identities": [{"name": "tests", "credentials": credentials, "actions": actions}]})
+        )
+        program = shutil.which("weed") or str(Path(sys.executable).with_name("weed"))
+        (folder / "data").mkdir()
+        self._command = [
+            *(program, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"),
+            *(f"-s3.port={self.port}", f"-s3.config={config}", f"-master.port={master}"),
+            *(f"-volume.port={volume}", f"-filer.port={filer}"),
+            # Two more servers of its own would take fixed ports, so that no two services could run side by side.
+            *("-s3.port.iceberg=0", "-s3.port.lance=0"),
+            *("-master.telemetry=false", "-volume.max=1000", "-master.volumeSizeLimitMB=64"),
+        ]
 
-    def settings(self, bucket: str) -> dict[str, object]:
-        """What a server is told to keep its objects there."""
+    def start(self) -> None:
+        """Start it, and return when it answers."""
+        with (self._folder / "weed.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self._folder
+            )
+        _wait(self._process, self.port, self._folder / "weed.log")
+
+    def kill(self) -> None:
+        """SIGKILL: as when the power fails."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL to one that does not end."""
+        assert self._process is not None
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(10)
+        if self._process.poll() is None:
+            self.kill()
+
+    def settings(self, bucket: str, endpoint: str | None = None) -> dict[str, object]:
+        """What a server is told to keep its objects there. ``endpoint``: another way to it."""
         return {
             "storage.backend": "s3",
             "storage.s3": {
-                "endpoint": self.endpoint,
+                "endpoint": endpoint or self.endpoint,
                 "bucket": bucket,
                 "access_key": ACCESS_KEY,
                 "secret_key": SECRET_KEY,
@@ -38,45 +81,15 @@ class ObjectService:
         }
 
 
-def _ports(count: int) -> list[int]:
-    """Free ports whose companions (port + 10000) are ports too."""
-    found: list[int] = []
-    while len(found) < count:
-        port = free_port()
-        if port < 50_000 and port not in found:
-            found.append(port)
-    return found
-
-
 @contextlib.contextmanager
 def seaweed(folder: Path) -> Iterator[ObjectService]:
     """A fresh service, ended afterwards."""
-    master, volume, filer, s3 = _ports(4)
-    credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
-    identity = {"name": "tests", "credentials": credentials, "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
-    config = folder / "s3.json"
-    config.write_text(json.dumps({"identities": [identity]}))
-    program = shutil.which("weed") or str(Path(sys.executable).with_name("weed"))
-    (folder / "data").mkdir()
-    command = [
-        *(program, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.port={s3}"),
-        *(f"-s3.config={config}", f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"),
-        # Two more servers of its own would take fixed ports, so that no two services could run side by side.
-        *("-s3.port.iceberg=0", "-s3.port.lance=0"),
-        *("-master.telemetry=false", "-volume.max=1000", "-master.volumeSizeLimitMB=64"),
-    ]
-    with (folder / "weed.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=folder)
+    service = ObjectService(folder)
     try:
-        _wait(process, s3, folder / "weed.log")
-        yield ObjectService(s3)
+        service.start()
+        yield service
     finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(10)
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        service.stop()
 
 
 def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

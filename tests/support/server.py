@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -24,6 +25,32 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+_LASTING: set[int] = set()
+
+
+def lasting_port(*offsets: int) -> int:
+    """A free port for a server that is ended and started again on it, with those so far behind it free too.
+
+    It lies below those that the system gives to outgoing connections, so that none of them takes it meanwhile.
+    """
+    least = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        top = least - max(offsets, default=0)
+        port = random.randrange(10_000, top if top > 11_000 else 50_000)
+        wanted = {port, *(port + offset for offset in offsets)}
+        if wanted & _LASTING:
+            continue
+        try:
+            for one in wanted:
+                with socket.socket() as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(("127.0.0.1", one))
+        except OSError:
+            continue
+        _LASTING.update(wanted)
+        return port
 
 
 class Server:
