@@ -58,7 +58,8 @@ class PolicySummary(msgspec.Struct, frozen=True):
 
 
 class Asset(msgspec.Struct, frozen=True, kw_only=True):
-    """A film as its viewers and its owner see it. ``progress`` from 0 to 1; ``duration`` in seconds."""
+    """A film as its viewers and its owner see it. ``progress`` from 0 to 1; ``duration`` in seconds; ``cold_days`` as in
+    `AssetChanges`."""
 
     id: str
     title: str
@@ -80,6 +81,7 @@ class Asset(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[MediaWarning, ...] = ()
     error: Failure | None = None
     poster_url: str | None = None
+    cold_days: float | None = None
 
 
 class AssetPage(msgspec.Struct, frozen=True):
@@ -101,7 +103,9 @@ class NewAsset(msgspec.Struct, frozen=True, kw_only=True):
 class AssetChanges(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What may be changed; what is left out (UNSET) stays. ``policy_id`` null detaches the policy.
 
-    ``poster_time`` is the second of the film that its poster shows.
+    ``poster_time`` is the second of the film that its poster shows. ``cold_days``: days after which the film's encoded video
+    is deleted when nobody watched it, to be encoded anew when someone watches; 0 never; null as the server is set
+    (`transcoder.cold_days`).
     """
 
     title: str | msgspec.UnsetType = msgspec.UNSET
@@ -109,6 +113,7 @@ class AssetChanges(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     visibility: Visibility | msgspec.UnsetType = msgspec.UNSET
     policy_id: str | msgspec.UnsetType | None = msgspec.UNSET
     poster_time: float | msgspec.UnsetType = msgspec.UNSET
+    cold_days: float | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class AssetQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,6 +157,20 @@ class MediaReport(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[MediaWarning, ...] = ()
     error: Failure | None = None
     poster_key: str | None = None
+
+
+class ColdDays(msgspec.Struct, frozen=True, kw_only=True):
+    """A film that says itself after how many days unwatched its ladder is dropped; 0: never."""
+
+    asset_id: str
+    days: float
+
+
+class ColdDaysPage(msgspec.Struct, frozen=True):
+    """Up to 1,000 such films; ``next_cursor`` is opaque, None on the last page."""
+
+    items: tuple[ColdDays, ...]
+    next_cursor: str | None
 
 
 @fact("metadata.asset_changed")
@@ -219,6 +238,13 @@ class Catalog(Protocol):
 
     async def discard(self, asset_id: str) -> None:
         """Drop a film whose upload ended without becoming one (state ``uploading`` only); idempotent."""
+        ...
+
+    async def cold_days(self, cursor: str | None) -> ColdDaysPage:
+        """The films that have ``cold_days`` of their own, in steady order.
+
+        ``cursor``: what the page before named, None for the first page.
+        """
         ...
 
     async def report(self, report: MediaReport) -> bool:

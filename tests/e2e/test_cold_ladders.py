@@ -44,7 +44,16 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return by_ffmpeg(tmp_path_factory.mktemp("source"), "film.mp4", *moving(14, "428x240"), *tone(14), *CODED)
 
 
-@pytest.mark.parametrize("passthrough", [True, False], ids=["passthrough", "encoded"])
+def keep(server: Server, asset_id: str, days: float) -> None:
+    """Give the film days of its own."""
+    with server.admin() as http:
+        answer = http.patch(f"/api/v1/assets/{asset_id}", json={"cold_days": days})
+    assert (answer.status_code, answer.json()["cold_days"]) == (200, days)
+
+
+@pytest.mark.parametrize(
+    "passthrough", [True, False], ids=["passthrough-by-its-own-days", "encoded-by-the-servers-days"]
+)
 def test_a_ladder_that_nobody_watches_goes_and_comes_back(tmp_path: Path, source: Path, passthrough: bool) -> None:
     settings = SETTINGS | {"transcoder.passthrough": passthrough}
     rungs = ["120p"] if passthrough else ["120p", "240p"]
@@ -53,13 +62,17 @@ def test_a_ladder_that_nobody_watches_goes_and_comes_back(tmp_path: Path, source
         ready = wait_final(server, asset_id)
         assert ready["state"] == "ready"
         assert all(segments(server, asset_id, name) for name in rungs)
-    with serving(tmp_path / "data", settings | AT_ONCE) as server:
+        if passthrough:
+            keep(server, asset_id, AT_ONCE["transcoder.cold_days"])
+    with serving(tmp_path / "data", settings | ({} if passthrough else AT_ONCE)) as server:
         left = 0 if passthrough else 1
         wait_for(lambda: len([path for name in rungs for path in segments(server, asset_id, name)]) == left)
         cold = wait_for(lambda: (found := asset(server, asset_id))["renditions"] != ready["renditions"] and found)
         assert (cold["state"], cold["playable"], cold["progress"]) == ("ready", True, 1.0)
         assert renditions(cold)[rungs[-1]] == "pending"
-    with serving(tmp_path / "data", settings | YEARS) as server:
+        if passthrough:
+            keep(server, asset_id, 0)
+    with serving(tmp_path / "data", settings | (AT_ONCE if passthrough else YEARS)) as server:
         assert asset(server, asset_id)["renditions"] == cold["renditions"]
         watch(server, asset_id, [*rungs, "audio-1"])
         again = wait_for(lambda: (found := asset(server, asset_id))["renditions"] == ready["renditions"] and found)

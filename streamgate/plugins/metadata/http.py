@@ -59,7 +59,7 @@ def controllers(catalog: CatalogService, draining: asyncio.Event) -> list[type[C
         async def update(
             self, caller: NamedDependency[Caller], asset_id: FromPath[str], data: JSONBody[AssetChanges]
         ) -> Asset:
-            """Title, description, visibility, policy, poster time: what is left out stays."""
+            """Title, description, visibility, policy, poster time, days until its ladder is dropped: what is left out stays."""
             return await catalog.update(caller, asset_id, data)
 
         @delete("/{asset_id:str}", opt=least(Role.CREATOR), operation_id="deleteAsset", summary="Delete a film")

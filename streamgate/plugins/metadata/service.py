@@ -16,6 +16,8 @@ from streamgate.contracts.metadata import (
     AssetDeleted,
     AssetPage,
     AssetQuery,
+    ColdDays,
+    ColdDaysPage,
     MediaReport,
     NewAsset,
     PolicySummary,
@@ -36,6 +38,8 @@ from streamgate.runtime.outbox import Outbox
 from streamgate.runtime.site import Site
 
 MAX_PAGE = 100
+COLD_PAGE = 1000
+MAX_COLD_DAYS = 36_500
 POSTER_PRIORITY = 40
 
 
@@ -148,6 +152,12 @@ class CatalogService:
             if await store.empty(tx, asset_id, self._clock.now_ms(), only_uploading=True):
                 await self._outbox.announce(tx, AssetDeleted(asset_id=asset_id))
 
+    async def cold_days(self, cursor: str | None) -> ColdDaysPage:
+        async with self._database.read() as connection:
+            found = await store.cold_days(connection, cursor or "", COLD_PAGE)
+        items = tuple(ColdDays(asset_id=asset_id, days=days) for asset_id, days in found)
+        return ColdDaysPage(items, items[-1].asset_id if len(items) == COLD_PAGE else None)
+
     async def report(self, report: MediaReport) -> bool:
         async with self._database.write() as tx:
             return await store.report(tx, report, self._clock.now_ms())
@@ -206,12 +216,16 @@ class CatalogService:
         """What differs from the film as it is, as columns."""
         wanted = {
             name: value.value if isinstance(value, Visibility) else value
-            for name in ("title", "description", "visibility", "policy_id")
+            for name in ("title", "description", "visibility", "policy_id", "cold_days")
             if not isinstance(value := getattr(changes, name), msgspec.UnsetType)
         }
         if "title" in wanted:
             wanted["title"] = wanted["title"].strip()
         self._check_words(wanted.get("title"), wanted.get("description"))
+        days = changes.cold_days
+        if isinstance(days, float | int) and not 0 <= days <= MAX_COLD_DAYS:
+            detail = f"cold_days must be from 0 (never) to {MAX_COLD_DAYS}, or null for the server's own setting."
+            raise ValidationFailed(detail).at("/cold_days")
         poster_time = changes.poster_time
         if not isinstance(poster_time, msgspec.UnsetType):
             if film.duration is None:
@@ -249,4 +263,5 @@ class CatalogService:
             warnings=film.media.warnings,
             error=film.error,
             poster_url=poster,
+            cold_days=film.cold_days,
         )

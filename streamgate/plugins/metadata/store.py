@@ -46,6 +46,7 @@ class Film:
     poster_key: str | None
     created_ms: int
     deleted: bool
+    cold_days: float | None
 
 
 def _film(row: Row[Any]) -> Film:
@@ -67,6 +68,7 @@ def _film(row: Row[Any]) -> Film:
         poster_key=row.poster_key,
         created_ms=row.created_ms,
         deleted=row.deleted_ms is not None,
+        cold_days=row.cold_days,
     )
 
 
@@ -136,6 +138,17 @@ async def counts(connection: AsyncConnection) -> dict[AssetState, int]:
     return {AssetState(state): count for state, count in rows}
 
 
+async def cold_days(connection: AsyncConnection, after: str, limit: int) -> list[tuple[str, float]]:
+    """(id, days) of films that have a setting of their own, by id."""
+    rows = await connection.execute(
+        select(assets.c.id, assets.c.cold_days)
+        .where(assets.c.cold_days.is_not(None), assets.c.deleted_ms.is_(None), assets.c.id > after)
+        .order_by(assets.c.id)
+        .limit(limit)
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
 async def change(tx: Transaction, asset_id: str, now_ms: int, values: dict[str, Any]) -> None:
     """Set columns of a film that is not deleted."""
     await tx.execute(
@@ -161,6 +174,7 @@ async def empty(tx: Transaction, asset_id: str, now_ms: int, *, only_uploading: 
             error_code=None,
             error_detail=None,
             poster_key=None,
+            cold_days=None,
             updated_ms=now_ms,
             deleted_ms=now_ms,
         )

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
 
 metadata = MetaData()
 
@@ -29,8 +42,15 @@ assets = Table(
     Column("created_ms", BigInteger, nullable=False),
     Column("updated_ms", BigInteger, nullable=False),
     Column("deleted_ms", BigInteger),
+    Column("cold_days", Float),
 )
 """``media``: msgpack of `store.MediaFacts`. A deleted film keeps its row, emptied, so that deleting stays idempotent."""
 
 Index("metadata_assets_owner", assets.c.owner, assets.c.id)
 Index("metadata_assets_visibility", assets.c.visibility, assets.c.id)
+Index(
+    "metadata_assets_cold",
+    assets.c.id,
+    sqlite_where=text("cold_days IS NOT NULL"),
+    postgresql_where=text("cold_days IS NOT NULL"),
+)

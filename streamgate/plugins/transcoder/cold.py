@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+
 import msgspec
 import structlog
 
+from streamgate.contracts.metadata import Catalog
 from streamgate.contracts.transcoder import MediaReplaced
 from streamgate.plugins.transcoder import store
 from streamgate.plugins.transcoder.films import QUEUE, REMOVAL, REST, Films
@@ -25,30 +29,55 @@ class RemovalPayload(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ColdLadders:
-    """Drops ladders. ``days``: how long a film must have been unwatched; None: no ladder is ever dropped.
+    """Drops ladders. ``days``: how long a film must have been unwatched; None: no ladder is dropped but of films that say so.
+
+    A film's own ``cold_days`` goes before ``days``. The catalog owns it and is asked at each sweep, so there is no copy of it
+    here that could be stale; a film whose setting changes during a sweep may still be dropped by the old one, and comes back.
 
     What is dropped is encoded video. Sound is small and stays, as does what a film begins with (`MediaPlan.opening`), so that a
     cold film plays as soon as any other.
     """
 
-    def __init__(self, *, films: Films, blobs: BlobStore, outbox: Outbox, days: float | None) -> None:
+    def __init__(self, *, films: Films, catalog: Catalog, blobs: BlobStore, outbox: Outbox, days: float | None) -> None:
         self._films = films
+        self._catalog = catalog
         self._blobs = blobs
         self._outbox = outbox
         self._days = days
 
     async def sweep(self) -> None:
-        """Periodic: drop the ladders of all films that were unwatched for long enough."""
-        if self._days is None:
-            return
-        before = self._films.clock.now_ms() - int(self._days * DAY_S * 1000)
-        while True:
+        """Periodic: drop the ladders of all films that were unwatched for long enough; none while the catalog is away."""
+        own = await self._own_days()
+        for some in _by(FILMS_AT_A_TIME, own):
             async with self._films.database.read() as connection:
-                found = await store.unwatched(connection, before, FILMS_AT_A_TIME)
-            for asset_id in found:
-                await self._drop(asset_id, before)
-            if len(found) < FILMS_AT_A_TIME:
-                return
+                found = await store.when_watched(connection, some)
+            for watched_ms, asset_id in found:
+                if own[asset_id] and watched_ms < (before := self._before(own[asset_id])):
+                    await self._drop(asset_id, before)
+        if self._days is not None:
+            await self._sweep_others(self._before(self._days), own)
+
+    async def _sweep_others(self, before_ms: int, own: Mapping[str, float]) -> None:
+        """Drop the ladders of films without days of their own that nobody watched since then."""
+        found: list[tuple[int, str]] = [(-1, "")]
+        while found:
+            async with self._films.database.read() as connection:
+                found = await store.unwatched(connection, before_ms, found[-1], FILMS_AT_A_TIME)
+            for _, asset_id in found:
+                if asset_id not in own:
+                    await self._drop(asset_id, before_ms)
+
+    async def _own_days(self) -> dict[str, float]:
+        """By film: the days of those that have their own."""
+        page = await self._catalog.cold_days(None)
+        found = {one.asset_id: one.days for one in page.items}
+        while page.next_cursor is not None:
+            page = await self._catalog.cold_days(page.next_cursor)
+            found |= {one.asset_id: one.days for one in page.items}
+        return found
+
+    def _before(self, days: float) -> int:
+        return self._films.clock.now_ms() - int(days * DAY_S * 1000)
 
     async def remove(self, attempt: Attempt) -> None:
         """Delete the objects of what was dropped."""
@@ -81,3 +110,8 @@ class ColdLadders:
             films.changed(tx, asset_id)
         structlog.get_logger().info("a ladder that nobody watched was dropped", asset_id=asset_id, chunks=len(prefixes))
         await films.tell(asset_id)
+
+
+def _by(size: int, items: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    left = iter(items)
+    return iter(lambda: tuple(islice(left, size)), ())

@@ -43,7 +43,7 @@ async def setup(context: Context[TranscoderSettings]) -> AsyncGenerator[Parts, N
     from streamgate.runtime.background import every
 
     settings, jobs, sandbox = context.settings, context.need(Jobs), context.need(Sandbox)
-    catalog, blobs = context.need(Catalog), context.need(BlobStore)
+    catalog, blobs, outbox = context.need(Catalog), context.need(BlobStore), context.need(Outbox)
     arrivals, schedules = Arrivals(), context.need(Schedules)
     films = Films(
         database=context.need(Database), jobs=jobs, catalog=catalog, arrivals=arrivals, clock=context.need(Clock)
@@ -58,7 +58,7 @@ async def setup(context: Context[TranscoderSettings]) -> AsyncGenerator[Parts, N
         uploads=context.need(Uploads),
         blobs=blobs,
         sandbox=sandbox,
-        outbox=context.need(Outbox),
+        outbox=outbox,
         scratch=scratch,
         counters=counters,
     )
@@ -66,7 +66,7 @@ async def setup(context: Context[TranscoderSettings]) -> AsyncGenerator[Parts, N
         films=films, catalog=catalog, blobs=blobs, arrivals=arrivals, draining=context.draining
     )
     transcoding: Transcoding = service
-    cold = ColdLadders(films=films, blobs=blobs, outbox=context.need(Outbox), days=settings.cold_days)
+    cold = ColdLadders(films=films, catalog=catalog, blobs=blobs, outbox=outbox, days=settings.cold_days)
     handlers = {INGEST: work.ingest, CHUNK: work.chunk, POSTER: work.poster, SHEET: work.sheet, REMOVAL: cold.remove}
     slots = settings.workers or max(1, (os.cpu_count() or 1) // 4)
     drain, grace = context.draining, settings.grace_s

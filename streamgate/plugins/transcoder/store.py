@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -128,16 +128,33 @@ async def watched(tx: Transaction, asset_id: str, now_ms: int) -> None:
     await tx.execute(update(films).where(films.c.asset_id == asset_id).values(watched_ms=now_ms))
 
 
-async def unwatched(connection: AsyncConnection, before_ms: int, limit: int) -> list[str]:
-    """Films at their good end that nobody watched since ``before_ms``, and whose ladders are still there."""
+async def unwatched(
+    connection: AsyncConnection, before_ms: int, after: tuple[int, str], limit: int
+) -> list[tuple[int, str]]:
+    """(watched, id) of films at their good end that nobody watched since ``before_ms``, and whose ladders are still there.
+
+    In that order, from behind ``after``.
+    """
     rows = await connection.execute(
-        select(films.c.asset_id)
-        .where(films.c.watched_ms < before_ms, films.c.cold.is_(False), films.c.settled.is_(True))
-        .where(films.c.plan.is_not(None), films.c.canceled.is_(False), films.c.error_code.is_(None))
-        .order_by(films.c.watched_ms)
+        select(films.c.watched_ms, films.c.asset_id)
+        .where(_warm(), films.c.watched_ms < before_ms)
+        .where(tuple_(films.c.watched_ms, films.c.asset_id) > tuple_(*after))
+        .order_by(films.c.watched_ms, films.c.asset_id)
         .limit(limit)
     )
-    return [row[0] for row in rows]
+    return [(row[0], row[1]) for row in rows]
+
+
+async def when_watched(connection: AsyncConnection, asset_ids: Iterable[str]) -> list[tuple[int, str]]:
+    """(watched, id) of those of the films that are at their good end and whose ladders are still there."""
+    query = select(films.c.watched_ms, films.c.asset_id).where(_warm(), films.c.asset_id.in_(tuple(asset_ids)))
+    return [(row[0], row[1]) for row in await connection.execute(query)]
+
+
+def _warm() -> ColumnElement[bool]:
+    """A film at its good end whose ladder is still there."""
+    whole = films.c.plan.is_not(None) & films.c.canceled.is_(False) & films.c.error_code.is_(None)
+    return films.c.cold.is_(False) & films.c.settled.is_(True) & whole
 
 
 async def cool(tx: Transaction, asset_id: str, before_ms: int, now_ms: int) -> bool:

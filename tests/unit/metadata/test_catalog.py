@@ -25,6 +25,7 @@ from streamgate.domain.asset import AssetState, Failure, FailureCode, MediaWarni
 from streamgate.domain.errors import Conflict, Forbidden, NotFound, Unauthenticated, ValidationFailed
 from streamgate.domain.identity import ANONYMOUS, Caller, Prefix, Role, new_id
 from streamgate.kernel import LoopbackBinding
+from streamgate.plugins.metadata import service
 from streamgate.plugins.metadata.service import CatalogService
 from streamgate.plugins.metadata.settings import MetadataSettings
 from streamgate.runtime.database import Database
@@ -48,7 +49,7 @@ def auth(database: Database, clock: FakeClock, tmp_path: Path) -> Access:
 @pytest.fixture
 def catalog(database: Database, clock: FakeClock, tmp_path: Path, auth: Access) -> Catalog:
     bus = MemoryBus()
-    service = CatalogService(
+    made = CatalogService(
         settings=MetadataSettings(),
         database=database,
         outbox=Outbox(database, bus, clock),
@@ -58,7 +59,7 @@ def catalog(database: Database, clock: FakeClock, tmp_path: Path, auth: Access) 
         site=site(tmp_path),
         clock=clock,
     )
-    bound: Catalog = LoopbackBinding()(Catalog, service)  # type: ignore[assignment]
+    bound: Catalog = LoopbackBinding()(Catalog, made)  # type: ignore[assignment]
     return bound
 
 
@@ -219,6 +220,41 @@ async def test_a_poster_time_becomes_a_job_and_lies_within_the_film(catalog: Cat
     await catalog.update(OWNER, asset, AssetChanges(poster_time=5.0))
     async with database.read() as connection:
         assert [row.kind for row in await connection.execute(select(jobs.c.kind))] == ["transcoder.poster"]
+
+
+async def test_days_until_a_ladder_is_dropped_are_a_films_own_or_the_servers(catalog: Catalog) -> None:
+    mine, never, gone = [await make(catalog) for _ in range(3)]
+    assert (await catalog.get(OWNER, mine)).cold_days is None
+    for asset, days in ((mine, 30.5), (never, 0.0), (gone, 7.0)):
+        assert (await catalog.update(OWNER, asset, AssetChanges(cold_days=days))).cold_days == days
+    await catalog.delete(OWNER, gone)
+    page = await catalog.cold_days(None)
+    assert {one.asset_id: one.days for one in page.items} == {mine: 30.5, never: 0.0}
+    assert page.next_cursor is None
+    assert (await catalog.update(OWNER, mine, AssetChanges(title="Film"))).cold_days == 30.5
+    assert (await catalog.update(OWNER, mine, AssetChanges(cold_days=None))).cold_days is None
+    assert [one.asset_id for one in (await catalog.cold_days(None)).items] == [never]
+
+
+@pytest.mark.parametrize("days", [-1.0, 36_501.0, float("nan"), float("inf")])
+async def test_days_that_cannot_be(catalog: Catalog, days: float) -> None:
+    asset = await make(catalog)
+    with pytest.raises(ValidationFailed) as caught:
+        await catalog.update(OWNER, asset, AssetChanges(cold_days=days))
+    assert [error.pointer for error in caught.value.errors] == ["/cold_days"]
+
+
+async def test_films_with_days_of_their_own_come_by_pages(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "COLD_PAGE", 2)
+    made = [await make(catalog) for _ in range(5)]
+    for asset in made:
+        await catalog.update(OWNER, asset, AssetChanges(cold_days=1))
+    found, cursor, pages = [], None, 0
+    while pages == 0 or cursor is not None:
+        page = await catalog.cold_days(cursor)
+        found += [one.asset_id for one in page.items]
+        cursor, pages = page.next_cursor, pages + 1
+    assert (found, pages) == (sorted(made), 3)
 
 
 async def test_an_upload_that_came_to_nothing_leaves_no_film(catalog: Catalog) -> None:
