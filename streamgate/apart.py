@@ -12,6 +12,7 @@ from streamgate.domain.errors import ConfigurationError
 from streamgate.kernel import Assembled, Plugin
 from streamgate.openers import BUS, DATABASE, OBJECTS, OPENERS, database_url, dotted
 from streamgate.ports.discovery import GRPC_OFFSET, Discovery
+from streamgate.runtime.clients import Clients
 from streamgate.runtime.site import PORTS
 from streamgate.settings import CoreSettings
 
@@ -78,21 +79,38 @@ class Apart:
         """Contract of another service → what calls it there."""
         from streamgate.runtime.rpc.client import RpcClient
 
+        self._discovery = discovery
         client = RpcClient(self._codec, discovery, self._signer, self._clock)
         stack.push_async_callback(client.close)
         return {kind: client.bound(kind) for kind in self._remote}
 
     async def serve(self, assembled: Assembled, authenticator: Any, stack: AsyncExitStack) -> None:
-        """Answer calls to the contracts that are provided here until the stack is left."""
-        from streamgate.runtime.rpc.server import Guard, RpcServer
+        """Answer calls to the contracts that are provided here, and pass others on, until the stack is left."""
+        from streamgate.runtime.rpc.admission import Guard
+        from streamgate.runtime.rpc.client import RpcClient
+        from streamgate.runtime.rpc.codec import Codec
+        from streamgate.runtime.rpc.server import LARGEST, LARGEST_OF_PEOPLE, RpcServer
 
         settings = self._settings
-        port = (settings.port or PORTS[self._service]) + GRPC_OFFSET
-        guard = Guard(self._verifier, authenticator)
-        server = RpcServer(self._codec, guard, settings.host, port, reflected=settings.grpc_reflection)
+        forwards = {kind: door for parts in assembled.parts.values() for kind, door in parts.forwards.items()}
+        codec = Codec([*self._provided, *forwards], open_only=frozenset(forwards)) if forwards else self._codec
+        server = RpcServer(
+            codec,
+            Guard(self._verifier, authenticator),
+            settings.host,
+            (settings.port or PORTS[self._service]) + GRPC_OFFSET,
+            reflected=settings.grpc_reflection,
+            clients=Clients(settings.trusted_proxies),
+            largest_request=LARGEST_OF_PEOPLE if forwards else LARGEST,
+        )
         for parts in assembled.parts.values():
             for kind, provider in parts.provides.items():
                 server.add(kind, provider)
+        if forwards:
+            client = RpcClient(codec, self._discovery, self._signer, self._clock)
+            stack.push_async_callback(client.close)
+            for kind, door in forwards.items():
+                server.forward(kind, door, client)
         stack.push_async_callback(server.stop, GRACE_S)
         await server.start()
         await server.ready()

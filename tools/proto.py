@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import streamgate.contracts
-from streamgate.contracts.declare import open_to
+from streamgate.contracts.declare import open_to, scope_of
 from streamgate.runtime.rpc.problem import Problem
 from streamgate.runtime.rpc.schema import File, Message, Schema, Value, camel, numbered
 
@@ -89,10 +89,9 @@ def render(file: File, numbers: Numbers) -> str:
     for name, (kind, rpcs) in sorted(file.services.items()):
         lines += [*_comment(kind.__doc__), f"service {name} {{"]
         for rpc in rpcs:
-            role = open_to(rpc.function)
             lines += [
                 *_comment(rpc.function.__doc__, "  "),
-                f"  // Open to {'services only' if role is None else f'role {role.name.lower()} and above'}.",
+                f"  // Open to {_opening(rpc.function)}.",
                 f"  rpc {rpc.name}({rpc.request.__name__}) returns ({rpc.response.__name__});",
             ]
         lines += ["}", ""]
@@ -122,6 +121,13 @@ def _remark(value: Value) -> str:
     if value.python is Any:
         return "  // JSON"
     return f"  // one of: {', '.join(value.allowed)}" if value.allowed else ""
+
+
+def _opening(function: Any) -> str:
+    role, scope = open_to(function), scope_of(function)
+    if role is None:
+        return "services only"
+    return f"role {role.name.lower()} and above; a narrowed API key needs {scope or 'more than any scope gives'}"
 
 
 def _comment(text: str | None, indent: str = "") -> list[str]:

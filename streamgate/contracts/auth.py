@@ -226,7 +226,7 @@ class PolicyChanged(msgspec.Struct, frozen=True, kw_only=True):
 class Access(Protocol):
     """Who somebody is, and what they may watch."""
 
-    @user(Role.ANONYMOUS)
+    @user(Role.ANONYMOUS, "sessions:write")
     async def challenge(self, caller: Caller, request: ChallengeRequest, origin: str | None) -> Challenge:
         """A message that the server wrote, to be signed within five minutes and used once.
 
@@ -234,72 +234,72 @@ class Access(Protocol):
         """
         ...
 
-    @user(Role.ANONYMOUS)
+    @user(Role.ANONYMOUS, "sessions:write")
     async def sign_in(self, caller: Caller, request: SignIn, origin: str | None) -> SessionTokens:
         """Exchange a signed challenge for a session. `Unauthenticated` for anything that is not exactly right."""
         ...
 
-    @user(Role.ANONYMOUS)
+    @user(Role.ANONYMOUS, "sessions:write")
     async def refresh(self, caller: Caller, request: RefreshRequest) -> SessionTokens:
         """Rotate a refresh token. Its reuse after 10 s kills the whole family; within 10 s it gives the same successor."""
         ...
 
-    @user(Role.VIEWER)
+    @user(Role.VIEWER, "sessions:read")
     async def session(self, caller: Caller) -> SessionInfo:
         """Who the caller is."""
         ...
 
-    @user(Role.VIEWER)
+    @user(Role.VIEWER, "sessions:write")
     async def sign_out(self, caller: Caller) -> None:
         """End the caller's session; announces `CredentialEnded`."""
         ...
 
-    @user(Role.VIEWER)
+    @user(Role.VIEWER, "sessions:read")
     async def sessions(self, caller: Caller) -> SessionPage:
         """The caller's live sessions, newest first."""
         ...
 
-    @user(Role.VIEWER)
+    @user(Role.VIEWER, "sessions:write")
     async def revoke_session(self, caller: Caller, session_id: str) -> None:
         """End one of the caller's sessions; `NotFound` for anybody else's."""
         ...
 
-    @user(Role.CREATOR)
+    @user(Role.CREATOR, "keys:write")
     async def create_key(self, caller: Caller, request: KeyRequest) -> ApiKey:
         """A new API key; the only answer that shows it."""
         ...
 
-    @user(Role.CREATOR)
+    @user(Role.CREATOR, "keys:read")
     async def keys(self, caller: Caller) -> KeyPage:
         """The caller's API keys; an administrator sees all."""
         ...
 
-    @user(Role.CREATOR)
+    @user(Role.CREATOR, "keys:write")
     async def revoke_key(self, caller: Caller, key_id: str) -> None:
         """End an API key; announces `CredentialEnded`."""
         ...
 
-    @user(Role.CREATOR)
+    @user(Role.CREATOR, "policies:write")
     async def create_policy(self, caller: Caller, draft: PolicyDraft) -> PolicyView:
         """Store a policy; `ValidationFailed` names every wrong member by JSON pointer."""
         ...
 
-    @user(Role.CREATOR)
+    @user(Role.CREATOR, "policies:read")
     async def policies(self, caller: Caller, limit: int, cursor: str | None) -> PolicyPage:
         """The caller's policies, newest first; an administrator sees all."""
         ...
 
-    @user(Role.CREATOR)
+    @user(Role.CREATOR, "policies:read")
     async def policy(self, caller: Caller, policy_id: str) -> PolicyView:
         """The newest version; `NotFound` unless the caller owns it."""
         ...
 
-    @user(Role.CREATOR)
+    @user(Role.CREATOR, "policies:write")
     async def replace_policy(self, caller: Caller, policy_id: str, draft: PolicyDraft) -> PolicyView:
         """A new version; announces `PolicyChanged`."""
         ...
 
-    @user(Role.CREATOR)
+    @user(Role.CREATOR, "policies:read")
     async def evaluate(self, caller: Caller, request: EvaluationRequest) -> Evaluation:
         """What a policy says of a wallet, with nothing granted; `ValidationFailed` or `NotFound` as for storing it."""
         ...

@@ -70,17 +70,17 @@ class Purge(msgspec.Struct, frozen=True):
 class CachePolicy(Protocol):
     """What is cached, and throwing it away."""
 
-    @user(Role.ADMIN)
+    @user(Role.ADMIN, "cache:read")
     async def statistics(self, caller: Caller) -> CacheStatistics:
         """Every tier of this process."""
         ...
 
-    @user(Role.ADMIN)
+    @user(Role.ADMIN, "cache:write")
     async def purge(self, caller: Caller, request: PurgeRequest) -> PurgeResult:
         """Drop entries by tag, here and (by the signal `Purge`) in every process."""
         ...
 
-    @user(Role.ADMIN)
+    @user(Role.ADMIN, "cache:write")
     async def warm(self, caller: Caller, request: WarmRequest) -> WarmResult:
         """Have the beginnings of films brought into the caches (by the signal `Warm`); `ValidationFailed` for wrong ids."""
         ...

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from streamgate.domain.identity import Role
+from streamgate.domain.identity import SCOPES, Role
 
 T = TypeVar("T", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -48,20 +48,31 @@ def declaration(kind: type) -> Declaration:
     return found
 
 
-def declarations() -> tuple[Declaration, ...]:
-    """What every contract of this package says of itself."""
+def contracts() -> tuple[type, ...]:
+    """Every contract of this package."""
     package = __name__.rpartition(".")[0]
     modules = pkgutil.iter_modules(import_module(package).__path__, f"{package}.")
     kinds = [kind for module in modules for kind in vars(import_module(module.name)).values()]
-    found = [vars(kind).get("__contract__") for kind in kinds if isinstance(kind, type)]
-    return tuple(dict.fromkeys(each for each in found if isinstance(each, Declaration)))
+    return tuple(dict.fromkeys(kind for kind in kinds if isinstance(kind, type) and "__contract__" in vars(kind)))
 
 
-def user(role: Role) -> Callable[[F], F]:
-    """Open a contract method to people whose role is at least ``role``; without it only services may call."""
+def declarations() -> tuple[Declaration, ...]:
+    """What every contract of this package says of itself."""
+    return tuple(dict.fromkeys(declaration(kind) for kind in contracts()))
+
+
+def user(role: Role, scope: str | None = None) -> Callable[[F], F]:
+    """Open a contract method to people whose role is at least ``role``; without it only services may call.
+
+    ``scope`` (of `domain.identity.SCOPES`): what an API key that is narrowed needs to call it. None: such keys may not,
+    unless the method is open to everybody.
+    """
+    if scope is not None and scope not in SCOPES:
+        raise TypeError(f"there is no scope {scope!r}")
 
     def mark(method: F) -> F:
         method.__open_to__ = role  # type: ignore[attr-defined]
+        method.__scope__ = scope  # type: ignore[attr-defined]
         return method
 
     return mark
@@ -71,6 +82,17 @@ def open_to(method: Callable[..., Any]) -> Role | None:
     """The least role that may call the method; None when only services may."""
     role: Role | None = getattr(method, "__open_to__", None)
     return role
+
+
+def scope_of(method: Callable[..., Any]) -> str | None:
+    """The scope that a narrowed API key needs for the method; None when none opens it."""
+    scope: str | None = getattr(method, "__scope__", None)
+    return scope
+
+
+def has_open_methods(kind: type) -> bool:
+    """Whether people may call anything of the contract."""
+    return any(open_to(member) is not None for member in vars(kind).values() if callable(member))
 
 
 def fact(subject: str) -> Callable[[T], T]:

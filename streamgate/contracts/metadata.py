@@ -199,7 +199,7 @@ class AssetDeleted(msgspec.Struct, frozen=True, kw_only=True):
 class Catalog(Protocol):
     """Films and their owners. A film that the caller may not list is `NotFound` everywhere."""
 
-    @user(Role.CREATOR)
+    @user(Role.CREATOR, "assets:write")
     async def create(self, caller: Caller, new: NewAsset) -> Asset:
         """A new film of the caller's, in state ``uploading``.
 
@@ -208,22 +208,22 @@ class Catalog(Protocol):
         """
         ...
 
-    @user(Role.ANONYMOUS)
+    @user(Role.ANONYMOUS, "assets:read")
     async def get(self, caller: Caller, asset_id: str) -> Asset:
         """The film as the caller may see it; `NotFound` when there is none or it is not listed to the caller."""
         ...
 
-    @user(Role.ANONYMOUS)
+    @user(Role.ANONYMOUS, "assets:read")
     async def list(self, caller: Caller, query: AssetQuery) -> AssetPage:
         """Newest first: public and gated films, and the caller's own; an administrator sees all."""
         ...
 
-    @user(Role.CREATOR)
+    @user(Role.CREATOR, "assets:write")
     async def update(self, caller: Caller, asset_id: str, changes: AssetChanges) -> Asset:
         """Change what `AssetChanges` names; announces `AssetChanged` when the gate is affected."""
         ...
 
-    @user(Role.CREATOR)
+    @user(Role.CREATOR, "assets:write")
     async def delete(self, caller: Caller, asset_id: str) -> None:
         """Delete the film; announces `AssetDeleted` in the same transaction. Idempotent for its owner."""
         ...

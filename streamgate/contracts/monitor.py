@@ -41,7 +41,7 @@ class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
 class Status(Protocol):
     """Aggregated health."""
 
-    @user(Role.ADMIN)
+    @user(Role.ADMIN, "system:read")
     async def status(self, caller: Caller) -> SystemStatus:
         """Ask every known service, each within two seconds; one that does not answer is ``down``."""
         ...

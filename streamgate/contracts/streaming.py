@@ -67,7 +67,7 @@ class SessionEnded(msgspec.Struct, frozen=True, kw_only=True):
 class Playback(Protocol):
     """Playback sessions."""
 
-    @user(Role.ANONYMOUS)
+    @user(Role.ANONYMOUS, "playback:write")
     async def start(self, caller: Caller, asset_id: str, request: PlaybackRequest) -> PlaybackStarted:
         """Evaluate the gate and mint a session.
 
@@ -77,12 +77,12 @@ class Playback(Protocol):
         """
         ...
 
-    @user(Role.VIEWER)
+    @user(Role.VIEWER, "playback:read")
     async def list(self, caller: Caller) -> PlaybackPage:
         """The caller's live sessions, newest first."""
         ...
 
-    @user(Role.ANONYMOUS)
+    @user(Role.VIEWER, "playback:write")
     async def end(self, caller: Caller, session_id: str) -> None:
         """End a session of the caller's; `NotFound` for anybody else's. Idempotent."""
         ...

@@ -159,7 +159,7 @@ class Transcoding(Protocol):
         """The object that `ensure` named is not in storage any more: the next `ensure` makes the segment again. Idempotent."""
         ...
 
-    @user(Role.CREATOR)
+    @user(Role.CREATOR, "assets:write")
     async def retry(self, caller: Caller, asset_id: str) -> None:
         """Start again what failed or was canceled, from the source; keeps what is already encoded where it still fits.
 
@@ -167,7 +167,7 @@ class Transcoding(Protocol):
         """
         ...
 
-    @user(Role.CREATOR)
+    @user(Role.CREATOR, "assets:write")
     async def cancel(self, caller: Caller, asset_id: str) -> None:
         """Stop the encoders of the film now; what is already encoded still plays. Idempotent.
 

@@ -88,27 +88,27 @@ class SchedulePage(msgspec.Struct, frozen=True):
 class Work(Protocol):
     """Jobs. Owners see their own; an administrator sees all."""
 
-    @user(Role.CREATOR)
+    @user(Role.CREATOR, "jobs:read")
     async def list(self, caller: Caller, query: JobQuery) -> JobPage:
         """Newest first."""
         ...
 
-    @user(Role.CREATOR)
+    @user(Role.CREATOR, "jobs:read")
     async def get(self, caller: Caller, job_id: str) -> Job:
         """`NotFound` unless the caller owns it."""
         ...
 
-    @user(Role.CREATOR)
+    @user(Role.CREATOR, "jobs:write")
     async def retry(self, caller: Caller, job_id: str) -> Job:
         """Run a failed or canceled job again, its failures forgotten; `Conflict` in any other state."""
         ...
 
-    @user(Role.CREATOR)
+    @user(Role.CREATOR, "jobs:write")
     async def cancel(self, caller: Caller, job_id: str) -> Job:
         """Cancel a job; a running one is told at its next heartbeat. Idempotent; `Conflict` once it is done or failed."""
         ...
 
-    @user(Role.ADMIN)
+    @user(Role.ADMIN, "system:read")
     async def schedules(self, caller: Caller) -> SchedulePage:
         """Sweeps and upkeep of every service of this installation, with their last runs."""
         ...

@@ -53,6 +53,10 @@ class Parts:
     listens: Mapping[type, Callable[[Any], Awaitable[None]]] = field(default_factory=dict)
     """Fact or signal class → receiver. Facts may come more than once; a receiver that raises gets its fact again."""
 
+    forwards: Mapping[type, Any] = field(default_factory=dict)
+    """Contract of another service → the door before it: where this process has a port for calls, those of methods that are
+    open to people are passed on to their service."""
+
     health: Health | None = None
     """The plugin's own checks."""
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import re
 import time
 from typing import Any
 
 import structlog
 
 from streamgate.domain.errors import DeadlineExceeded, Internal, StreamGateError
+from streamgate.runtime import trace
 from streamgate.runtime.clients import Clients
 from streamgate.runtime.dispatch import ASGI, header
 from streamgate.runtime.problems import send_problem
 from streamgate.runtime.telemetry import Metrics
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}\Z")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _QUIET = ("/health", "/metrics", "/p/")
 
@@ -39,13 +37,16 @@ class Edge:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1000})
             return
-        request_id = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = request_id
+        following = {
+            "request_id": trace.request_id(header(scope, b"x-request-id")),
+            "traceparent": trace.traceparent(header(scope, b"traceparent")),
+        }
+        scope.setdefault("state", {}).update(following)
         scope["client"] = self._clients.of(scope)
         structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        structlog.contextvars.bind_contextvars(**following)
         arrival = _Arrival(receive, self._body_timeout_s)
-        answer = _Answer(send, request_id, arrival)
+        answer = _Answer(send, following["request_id"], arrival)
         began = time.perf_counter()
         self._metrics.in_flight.inc()
         try:
@@ -137,11 +138,3 @@ class _Answer:
             self.body_bytes += len(message.get("body", b""))
             self.complete = not message.get("more_body", False)
         await self._send(message)
-
-
-def _request_id(scope: Any) -> str:
-    """The caller's own request id when it is a modest token, else a new one."""
-    given = header(scope, b"x-request-id")
-    if given and _REQUEST_ID.match(given):
-        return given
-    return os.urandom(12).hex()

@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-import streamgate.contracts
-from streamgate.contracts.declare import declaration
+from streamgate.contracts.declare import contracts, declaration
 from streamgate.domain.clock import SystemClock
 from streamgate.domain.identity import ANONYMOUS, Caller
 from streamgate.ports.discovery import Address, Discovery
+from streamgate.runtime.rpc.admission import Guard
 from streamgate.runtime.rpc.client import RpcClient
 from streamgate.runtime.rpc.codec import Codec
-from streamgate.runtime.rpc.server import Guard, RpcServer
+from streamgate.runtime.rpc.server import RpcServer
 from streamgate.runtime.rpc.tokens import ServiceSigner, ServiceVerifier
-
-
-def contracts() -> list[type]:
-    """Every contract of the product."""
-    found = []
-    for module in pkgutil.iter_modules(streamgate.contracts.__path__):
-        content = vars(importlib.import_module(f"streamgate.contracts.{module.name}"))
-        found += [
-            kind
-            for kind in content.values()
-            if isinstance(kind, type) and "__contract__" in vars(kind) and kind.__module__.endswith(f".{module.name}")
-        ]
-    return found
 
 
 class People:

@@ -6,7 +6,6 @@ it) is taken out of what came and written anew, so that nobody can say it of him
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -43,6 +42,7 @@ ONLY_OURS = frozenset(
         b"x-original-host",
         b"x-host",
         b"x-request-id",
+        b"traceparent",
         b"true-client-ip",
         b"cf-connecting-ip",
         b"fastly-client-ip",
@@ -56,20 +56,18 @@ ONLY_OURS_PREFIXES = (b"x-forwarded", b"x-streamgate-", b"x-envoy-", b"x-accel-"
 FROM_SERVER = frozenset({b"date", b"server", b"x-request-id"})
 """What the server before the gateway writes itself."""
 
-_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?\Z")
-
 
 def inward(scope: Any) -> CIMultiDict[str]:
     """The headers of a request as the owning service gets them: the caller's, with request id and client address from us.
 
-    ``traceparent`` passes when it is well-formed (W3C Trace Context), else it and ``tracestate`` do not. Raises
-    `ValidationFailed` for a value that is not UTF-8.
+    ``tracestate`` passes with the ``traceparent`` that it belongs to; where that was missing or malformed a new trace has
+    begun. Raises `ValidationFailed` for a value that is not UTF-8.
     """
     given: list[Header] = scope["headers"]
     dropped = HOP_BY_HOP | ONLY_OURS | _named(given)
-    parents = [value for name, value in given if name == b"traceparent"]
-    if len(parents) != 1 or not _TRACEPARENT.match(parents[0]):
-        dropped |= {b"traceparent", b"tracestate"}
+    traceparent = str(scope["state"]["traceparent"])
+    if [value for name, value in given if name == b"traceparent"] != [traceparent.encode()]:
+        dropped |= {b"tracestate"}
     kept: CIMultiDict[str] = CIMultiDict()
     for name, value in given:
         if name not in dropped and not name.startswith(ONLY_OURS_PREFIXES):
@@ -78,6 +76,7 @@ def inward(scope: Any) -> CIMultiDict[str]:
             except UnicodeDecodeError:
                 raise ValidationFailed("A header of the request is not UTF-8.") from None
     kept["x-request-id"] = str(scope["state"]["request_id"])
+    kept["traceparent"] = traceparent
     client = scope.get("client")
     kept["x-forwarded-for"] = client[0] if client else "unknown"
     return kept

@@ -36,16 +36,48 @@ class Bucket:
     rate: Rate
 
 
-class Limits:
-    """Counts every request under ``/api/`` before it is answered, and verifies its credential once for all that follows."""
+class Meter:
+    """Counts requests and calls, and verifies their credentials once for all that follows."""
 
-    def __init__(self, app: ASGI, *, limiter: Limiter, authenticator: Authenticates, settings: GatewaySettings) -> None:
-        self._app = app
+    def __init__(self, *, limiter: Limiter, authenticator: Authenticates, settings: GatewaySettings) -> None:
         self._limiter = limiter
         self._authenticator = authenticator
         self._known = Rate(settings.requests_per_s, settings.requests_burst)
         self._unknown = Rate(settings.anonymous_per_s, settings.anonymous_burst)
         self._sign_in = Rate(settings.sign_in_per_s, settings.sign_in_burst)
+
+    async def read(self, authorization: str | None, address: str | None) -> tuple[Bucket, Caller | None]:
+        """What it counts against and who makes it; None for a credential that is not good."""
+        try:
+            caller = ANONYMOUS if authorization is None else await self._authenticator.caller(authorization)
+        except Unauthenticated:
+            # Guessing credentials is counted like signing in.
+            return self.signing_in(address), None
+        if caller.key_id is not None:
+            return Bucket("key", f"key:{caller.key_id}", self._known), caller
+        if caller.account is not None:
+            return Bucket("account", f"account:{caller.account}", self._known), caller
+        return Bucket("address", f"address:{_network(address)}", self._unknown), caller
+
+    def signing_in(self, address: str | None) -> Bucket:
+        """What signing in counts against, whoever it is."""
+        return Bucket("sign-in", f"sign-in:{_network(address)}", self._sign_in)
+
+    async def take(self, bucket: Bucket) -> Verdict | None:
+        """The verdict; None when nobody can count now, which must not stop those who may come in."""
+        try:
+            return await self._limiter.take(bucket.key, bucket.rate)
+        except Unavailable as error:
+            structlog.get_logger().warning("rate limits cannot be counted", reason=error.detail)
+            return None
+
+
+class Limits:
+    """Counts every request under ``/api/`` before it is answered."""
+
+    def __init__(self, app: ASGI, *, meter: Meter) -> None:
+        self._app = app
+        self._meter = meter
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http" or not scope["path"].startswith("/api/"):
@@ -56,16 +88,12 @@ class Limits:
         except StreamGateError as error:
             await send_problem(scope, send, error)
             return
-        verdict = await self._take(bucket)
+        verdict = await self._meter.take(bucket)
         if verdict is None:
             await self._app(scope, receive, send)
             return
         if not verdict.allowed:
-            refused = RateLimited(
-                f"More than {bucket.rate.burst} requests at once, or {bucket.rate.per_s:g} a second for long.",
-                retry_after=verdict.retry_after_s,
-            )
-            await send_problem(scope, send, refused, _headers(bucket, verdict))
+            await send_problem(scope, send, refusal(bucket, verdict), _headers(bucket, verdict))
             return
 
         async def marked(message: Any) -> None:
@@ -76,53 +104,46 @@ class Limits:
         await self._app(scope, receive, marked)
 
     async def _bucket(self, scope: Any) -> Bucket:
-        address = _network(scope.get("client"))
+        client = scope.get("client")
+        address = client[0] if client else None
         if scope["method"] == "POST" and scope["path"].rstrip("/") in SIGN_IN:
-            return Bucket("sign-in", f"sign-in:{address}", self._sign_in)
-        try:
-            caller = await self._caller(scope)
-        except Unauthenticated:
-            # Guessing credentials is counted like signing in.
-            return Bucket("sign-in", f"sign-in:{address}", self._sign_in)
-        if caller.key_id is not None:
-            return Bucket("key", f"key:{caller.key_id}", self._known)
-        if caller.account is not None:
-            return Bucket("account", f"account:{caller.account}", self._known)
-        return Bucket("address", f"address:{address}", self._unknown)
-
-    async def _caller(self, scope: Any) -> Caller:
+            return self._meter.signing_in(address)
         given = next((value for name, value in scope["headers"] if name == b"authorization"), None)
-        if given is None:
-            return ANONYMOUS
-        caller = await self._authenticator.caller(given.decode("latin-1"))
-        scope.setdefault("state", {})["caller"] = caller
-        return caller
-
-    async def _take(self, bucket: Bucket) -> Verdict | None:
-        """The verdict; None when nobody can count now, which must not stop those who may come in."""
-        try:
-            return await self._limiter.take(bucket.key, bucket.rate)
-        except Unavailable as error:
-            structlog.get_logger().warning("rate limits cannot be counted", reason=error.detail)
-            return None
+        bucket, caller = await self._meter.read(None if given is None else given.decode("latin-1"), address)
+        if given is not None and caller is not None:
+            scope.setdefault("state", {})["caller"] = caller
+        return bucket
 
 
-def _network(client: tuple[str, int] | None) -> str:
+def refusal(bucket: Bucket, verdict: Verdict) -> RateLimited:
+    """What whoever asked too often is told."""
+    return RateLimited(
+        f"More than {bucket.rate.burst} requests at once, or {bucket.rate.per_s:g} a second for long.",
+        retry_after=verdict.retry_after_s,
+    )
+
+
+def marks(bucket: Bucket, verdict: Verdict) -> tuple[tuple[str, str], ...]:
+    """How much is left, as header fields."""
+    policy = f'"{bucket.name}";q={bucket.rate.burst};w={math.ceil(bucket.rate.window_s)}'
+    now = f'"{bucket.name}";r={verdict.remaining};t={math.ceil(verdict.reset_s)}'
+    return ("ratelimit-policy", policy), ("ratelimit", now)
+
+
+def _headers(bucket: Bucket, verdict: Verdict) -> Headers:
+    return [(name.encode(), value.encode()) for name, value in marks(bucket, verdict)]
+
+
+def _network(address: str | None) -> str:
     """The address that is counted: one IPv4 address, or the /64 of an IPv6 address, which one subscriber has whole."""
-    if client is None:
+    if address is None:
         return "unknown"
     try:
-        parsed = ipaddress.ip_address(client[0])
+        parsed = ipaddress.ip_address(address)
     except ValueError:
-        return client[0]
+        return address
     if parsed.version == 4:
         return str(parsed)
     if parsed.ipv4_mapped is not None:
         return str(parsed.ipv4_mapped)
     return str(ipaddress.ip_network((parsed, 64), strict=False))
-
-
-def _headers(bucket: Bucket, verdict: Verdict) -> Headers:
-    policy = f'"{bucket.name}";q={bucket.rate.burst};w={math.ceil(bucket.rate.window_s)}'
-    now = f'"{bucket.name}";r={verdict.remaining};t={math.ceil(verdict.reset_s)}'
-    return [(b"ratelimit-policy", policy.encode()), (b"ratelimit", now.encode())]

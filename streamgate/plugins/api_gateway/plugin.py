@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from streamgate.contracts.auth import Access
-from streamgate.contracts.declare import declarations
+from streamgate.contracts.declare import contracts, declaration, has_open_methods
 from streamgate.domain.clock import Clock
 from streamgate.kernel import Context, Parts, Plugin
 from streamgate.plugins.api_gateway.settings import GatewaySettings
@@ -24,20 +24,22 @@ async def setup(context: Context[GatewaySettings]) -> AsyncGenerator[Parts, None
     """Start the gateway."""
     from streamgate.plugins.api_gateway.cors import Cors
     from streamgate.plugins.api_gateway.http import controllers
-    from streamgate.plugins.api_gateway.limits import Limits
+    from streamgate.plugins.api_gateway.limits import Limits, Meter
     from streamgate.runtime.identity import Authenticator
 
     settings, site = context.settings, context.need(Site)
     authenticator = Authenticator(site, context.need(Access), context.need(Clock))
-    limits = partial(Limits, limiter=context.need(Limiter), authenticator=authenticator, settings=settings)
+    meter = Meter(limiter=context.need(Limiter), authenticator=authenticator, settings=settings)
+    limits = partial(Limits, meter=meter)
     cors = partial(Cors, site=site, max_age_s=settings.preflight_max_age_s)
     routes = controllers(docs=settings.docs)
     residents = context.need(Residents).services
-    elsewhere = [found for found in declarations() if found.service not in residents]
+    elsewhere = [kind for kind in contracts() if declaration(kind).service not in residents]
     async with AsyncExitStack() as stack:
         if not elsewhere:
             yield Parts(routes=routes, middleware=(limits, cors))
             return
+        from streamgate.plugins.api_gateway.calls import CallDoor
         from streamgate.plugins.api_gateway.forwarding import Breakers, Forwarding, sessions
         from streamgate.plugins.api_gateway.replicas import Replicas
         from streamgate.plugins.api_gateway.routing import Routes
@@ -45,13 +47,18 @@ async def setup(context: Context[GatewaySettings]) -> AsyncGenerator[Parts, None
         breakers = Breakers(context.need(Clock))
         forwarding = partial(
             Forwarding,
-            routes=Routes(elsewhere),
+            routes=Routes(declaration(kind) for kind in elsewhere),
             replicas=Replicas(context.need(Discovery), context.need(Clock)),
             breakers=breakers,
             session=await stack.enter_async_context(sessions(settings)),
             settings=settings,
         )
-        yield Parts(routes=routes, middleware=(forwarding, limits, cors), health=breakers.health)
+        yield Parts(
+            routes=routes,
+            middleware=(forwarding, limits, cors),
+            forwards=dict.fromkeys(filter(has_open_methods, elsewhere), CallDoor(meter)),
+            health=breakers.health,
+        )
 
 
 plugin = Plugin(

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
-import structlog
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from streamgate.contracts.declare import declaration
 from streamgate.domain import deadline
 from streamgate.domain.clock import Clock
 from streamgate.domain.errors import DeadlineExceeded, Internal, StreamGateError, Unavailable
-from streamgate.kernel.binding import Method, remote
+from streamgate.kernel.binding import remote
 from streamgate.ports.discovery import Discovery
 from streamgate.runtime.breaker import Breaker, RetryBudget
 from streamgate.runtime.rpc.codec import STATUS_DETAILS, Codec
 from streamgate.runtime.rpc.schema import Rpc
-from streamgate.runtime.rpc.server import CARRIED
 from streamgate.runtime.rpc.tokens import ServiceSigner
+from streamgate.runtime.trace import carried
 
 ATTEMPTS = 3
 FIRST_PAUSE_S = 0.05
@@ -35,6 +35,11 @@ OPTIONS = (
     ("grpc.keepalive_timeout_ms", 5000),
     ("grpc.enable_http_proxy", 0),
 )
+
+HEALTH = "/grpc.health.v1.Health/Check"
+
+Send = Callable[[bytes, str | None], Awaitable[bytes]]
+"""Sends a request's bytes with an ``authorization`` (None: without one); the answer's bytes. Raises errors of the tree."""
 
 
 class NeverSent(Unavailable):
@@ -57,7 +62,26 @@ class RpcClient:
         path, rpcs = self._codec.services[kind]
         service = declaration(kind).service
         by_name = {rpc.method.name: rpc for rpc in rpcs}
-        return remote(kind, lambda method: self._calling(service, path, by_name[method.name], method))
+        return remote(kind, lambda method: self._calling(service, path, by_name[method.name]))
+
+    def passing(self, kind: type) -> Mapping[str, Send]:
+        """Name of a method → what sends a request to the contract's service as it is, with the credential of whoever made it.
+
+        It must be used within a deadline. One circuit breaker stands before all methods of the contract.
+        """
+        path, rpcs = self._codec.services[kind]
+        service, breaker = declaration(kind).service, Breaker(self._clock)
+        return {rpc.name: self._sending(service, f"/{path}/{rpc.name}", breaker) for rpc in rpcs}
+
+    async def serving(self, kind: type) -> bool:
+        """Whether a replica of the contract's service says (``grpc.health.v1``) that it answers calls."""
+        path, _ = self._codec.services[kind]
+        request = HealthCheckRequest(service=path).SerializeToString()
+        try:
+            answer = await self._once(declaration(kind).service, HEALTH, request, None)
+        except (_NoAnswer, StreamGateError):
+            return False
+        return bool(HealthCheckResponse.FromString(answer).status == HealthCheckResponse.SERVING)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -65,32 +89,39 @@ class RpcClient:
         for channel in channels:
             await channel.close()
 
-    def _calling(self, service: str, path: str, rpc: Rpc, method: Method) -> Callable[..., Awaitable[Any]]:
+    def _calling(self, service: str, path: str, rpc: Rpc) -> Callable[..., Awaitable[Any]]:
         encode, decode = self._codec.encoder(rpc.request), self._codec.decoder(rpc.response)
-        breaker, budget = Breaker(self._clock), RetryBudget()
-        full = f"/{path}/{rpc.name}"
+        send = self._sending(service, f"/{path}/{rpc.name}", Breaker(self._clock))
 
         async def call(**arguments: Any) -> Any:
             data = encode(rpc.request(**arguments))
+            return getattr(decode(await send(data, f"Bearer {self._signer.token(service)}")), "result", None)
+
+        return call
+
+    def _sending(self, service: str, full: str, breaker: Breaker) -> Send:
+        budget = RetryBudget()
+
+        async def send(data: bytes, authorization: str | None) -> bytes:
             budget.called()
             for attempt in range(1, ATTEMPTS + 1):
                 try:
-                    answer = decode(await self._guarded(breaker, service, full, data))
+                    return await self._guarded(breaker, service, full, data, authorization)
                 except NeverSent:
                     pause = FIRST_PAUSE_S * 2**attempt * random.uniform(0.5, 1)  # noqa: S311 (no secret)
                     if attempt == ATTEMPTS or (deadline.remaining_s() or 0.0) <= pause or not budget.spend():
                         raise
                     await asyncio.sleep(pause)
-                else:
-                    return getattr(answer, "result", None)
             raise AssertionError("the last attempt returns or raises")
 
-        return call
+        return send
 
-    async def _guarded(self, breaker: Breaker, service: str, full: str, data: bytes) -> bytes:
+    async def _guarded(
+        self, breaker: Breaker, service: str, full: str, data: bytes, authorization: str | None
+    ) -> bytes:
         breaker.check()
         try:
-            answer = await self._once(service, full, data)
+            answer = await self._once(service, full, data, authorization)
         except _NoAnswer as lost:
             breaker.failed()
             raise lost.error from None
@@ -103,11 +134,10 @@ class RpcClient:
         breaker.succeeded()
         return answer
 
-    async def _once(self, service: str, full: str, data: bytes) -> bytes:
+    async def _once(self, service: str, full: str, data: bytes, authorization: str | None) -> bytes:
         target = await self._target(service)
-        context = structlog.contextvars.get_contextvars()
-        metadata = [("authorization", f"Bearer {self._signer.token(service)}")]
-        metadata += [(key, str(context[name])) for name, key in CARRIED.items() if name in context]
+        metadata = [] if authorization is None else [("authorization", authorization)]
+        metadata += carried().items()
         channel = self._channels.get(target)
         if channel is None:
             channel = self._channels[target] = grpc.aio.insecure_channel(target, options=OPTIONS)

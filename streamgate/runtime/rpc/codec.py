@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,13 @@ TYPES = {
 
 
 class Codec:
-    """Protobuf forms of contracts: ``encoder`` and ``decoder`` of a Struct, and errors as status details."""
+    """Protobuf forms of contracts: ``encoder`` and ``decoder`` of a Struct, and errors as status details.
 
-    def __init__(self, kinds: Sequence[type]) -> None:
-        self.schema = Schema()
+    ``open_only``: contracts of which the methods that only services may call are left out, and what only they need.
+    """
+
+    def __init__(self, kinds: Sequence[type], *, open_only: Collection[type] = ()) -> None:
+        self.schema = Schema(open_only)
         self.schema.message(Problem, "domain")
         self.services = {kind: self.schema.add(kind) for kind in kinds}
         self.pool = descriptor_pool.DescriptorPool()

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import enum
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import NoneType, UnionType
@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from streamgate.contracts.declare import declaration
+from streamgate.contracts.declare import declaration, open_to
 from streamgate.domain.errors import ConfigurationError
 from streamgate.kernel.binding import Method, methods_of
 
@@ -91,9 +91,13 @@ class File:
 
 
 class Schema:
-    """Gathers the files that contracts need. Raises `ConfigurationError` for a type that has no form here."""
+    """Gathers the files that contracts need. Raises `ConfigurationError` for a type that has no form here.
 
-    def __init__(self) -> None:
+    ``open_only``: contracts that are taken without the methods that only services may call.
+    """
+
+    def __init__(self, open_only: Collection[type] = ()) -> None:
+        self._open_only = open_only
         self.files: dict[str, File] = {}
         self._names: dict[type, str] = {}
 
@@ -104,6 +108,8 @@ class Schema:
         if kind.__name__ not in file.services:
             rpcs = []
             for method in methods_of(kind):
+                if kind in self._open_only and open_to(getattr(kind, method.name)) is None:
+                    continue
                 name = camel(method.name)
                 prefix = f"{kind.__name__}{name}"
                 request = msgspec.defstruct(f"{prefix}Request", list(method.parameters), module=kind.__module__)

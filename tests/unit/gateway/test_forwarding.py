@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ ROUTES = Routes(
     [Declaration("films", ("/api/v1/films", "/api/v1/films/{film}", "/p/{path}")), Declaration("away", ("/away",))]
 )
 PATIENT_S = 60.0
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 async def own(scope: Any, receive: Any, send: Any) -> None:
@@ -138,7 +140,8 @@ async def test_nobody_speaks_for_the_gateway() -> None:
         got = service.headers()
         assert got[b"x-forwarded-for"] == [b"127.0.0.1"]
         assert got[b"host"] == [b"127.0.0.1:%d" % port]
-        assert not {name.encode() for name in forged} - {b"x-forwarded-for", b"host", b"connection"} & got.keys()
+        ours = {b"x-forwarded-for", b"host", b"connection", b"traceparent"}
+        assert not ({name.encode() for name in forged} - ours) & got.keys()
         assert b"x-hop" not in b",".join(got.get(b"connection", [])).lower()
 
 
@@ -146,7 +149,7 @@ async def test_request_id_and_trace_context_go_along() -> None:
     service = Recorder()
     sent = {
         "x-request-id": "abcdefgh-1",
-        "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "traceparent": TRACE,
         "tracestate": "congo=t61rcWkgMzE",
     }
     async with listening(service) as port, gateway(port) as client:
@@ -157,6 +160,23 @@ async def test_request_id_and_trace_context_go_along() -> None:
         }
         answer = await client.get("/api/v1/films", headers={"x-request-id": "no good"})
         assert service.headers()[b"x-request-id"] == [answer.headers["x-request-id"].encode()]
+        (begun,) = service.headers()[b"traceparent"]
+        assert re.fullmatch(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-01", begun)
+
+
+@pytest.mark.parametrize(
+    "malformed",
+    ["00-zz-1-00", "ff" + TRACE[2:], "00-" + "0" * 32 + TRACE[35:], TRACE[:36] + "0" * 16 + "-01", TRACE + "\x80"],
+)
+async def test_a_malformed_trace_context_begins_a_new_trace(malformed: str) -> None:
+    service = Recorder()
+    async with listening(service) as port, gateway(port) as client:
+        sent = {"traceparent": malformed.encode("latin-1"), "tracestate": b"a=b"}
+        await client.get("/api/v1/films", headers=sent)
+        (begun,) = service.headers()[b"traceparent"]
+        assert re.fullmatch(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-01", begun)
+        assert begun != sent["traceparent"]
+        assert b"tracestate" not in service.headers()
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])

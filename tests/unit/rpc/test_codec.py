@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from streamgate.contracts.auth import KeyRequest, PolicyView
+from streamgate.contracts.declare import contracts
 from streamgate.contracts.metadata import AssetChanges
 from streamgate.contracts.monitor import CheckResult, ServiceStatus, SystemStatus
 from streamgate.contracts.transcoder import RenditionPlan, SegmentObject
@@ -15,7 +16,6 @@ from streamgate.domain.errors import BY_CODE, FieldError, NotEntitled, Validatio
 from streamgate.domain.identity import Caller, Role
 from streamgate.runtime.rpc.codec import Codec
 from streamgate.runtime.rpc.problem import MOST_EXTRA, STATUS
-from tests.support.grpc_binding import contracts
 
 CHECK = CheckResult("ok", "fine", {"free_bytes": 2.0})
 PLAN = RenditionPlan(
