@@ -9,8 +9,9 @@ back. ``attempt`` only fences; what ends a job for good is ``failures`` (reporte
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
@@ -38,6 +39,7 @@ __all__ = [
     "LeaseLost",
     "PermanentFailure",
     "Snooze",
+    "Wanted",
 ]
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -66,6 +68,16 @@ class Snooze(Exception):
 
 class LeaseLost(Exception):
     """The job belongs to another attempt now (or was canceled): whatever this attempt would write is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A job for `Jobs.submit_many`; its arguments are those of `Jobs.submit`."""
+
+    kind: str
+    payload: msgspec.Struct
+    key: str
+    priority: int
 
 
 class Attempt:
@@ -170,6 +182,33 @@ class Jobs:
         )
         after_commit(tx, lambda: self._ring(queue))
         return job_id
+
+    async def submit_many(
+        self,
+        tx: Transaction,
+        wanted: Iterable[Wanted],
+        *,
+        queue: str,
+        owner: str | None = None,
+        subject: str | None = None,
+    ) -> None:
+        """Many jobs in one statement. Where a job with that key is queued or running, nothing is made and nothing changed."""
+        rows = [
+            {
+                "kind": one.kind,
+                "key": one.key,
+                "priority": one.priority,
+                "payload": msgspec.msgpack.encode(one.payload),
+            }
+            for one in wanted
+        ]
+        await jobstore.submit_many(tx, self.clock.now_ms(), rows, queue=queue, owner=owner, subject=subject)
+        after_commit(tx, lambda: self._ring(queue))
+
+    async def live(self, subject: str, key_prefix: str) -> list[JobRow]:
+        """The queued and running jobs about ``subject`` whose keys begin so, running ones first."""
+        async with self.database.read() as connection:
+            return await jobstore.live(connection, subject, key_prefix)
 
     async def get(self, job_id: str) -> JobRow | None:
         """One job; None when there is none."""

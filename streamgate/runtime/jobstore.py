@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, case, delete, func, or_, select, update
@@ -54,6 +55,26 @@ async def submit(tx: Transaction, now_ms: int, **values: Any) -> tuple[str, bool
         found = (await tx.execute(update(jobs).where(*live).values(priority=urgent).returning(jobs.c.id))).scalar()
         if found is not None:
             return str(found), False
+
+
+async def submit_many(tx: Transaction, now_ms: int, rows: Sequence[Mapping[str, Any]], **values: Any) -> None:
+    """Insert a job for each of ``rows`` (its own columns; ``values`` are those of all) whose key no live job has."""
+    dialect = postgresql if tx.dialect.name == "postgresql" else sqlite
+    common = {"state": "queued", "created_ms": now_ms, "run_at_ms": now_ms, **values}
+    new = dialect.insert(jobs).on_conflict_do_nothing(index_elements=[jobs.c.key], index_where=LIVE)
+    if rows:
+        await tx.execute(new, [{"id": new_id(Prefix.JOB), **common, **row} for row in rows])
+
+
+async def live(connection: AsyncConnection, subject: str, key_prefix: str) -> list[JobRow]:
+    """The queued and running jobs about a subject whose keys begin so, running ones first."""
+    query = (
+        select(jobs)
+        .where(jobs.c.subject == subject, jobs.c.state.in_(("queued", "running")))
+        .where(jobs.c.key.startswith(key_prefix, autoescape=True))
+        .order_by(jobs.c.state.desc(), jobs.c.id)
+    )
+    return [_job(row) for row in await connection.execute(query)]
 
 
 def _queued(queue: str, kinds: tuple[str, ...], max_priority: int | None) -> ColumnElement[bool]:

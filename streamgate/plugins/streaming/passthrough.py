@@ -15,13 +15,18 @@ MAX_BYTES = 128 << 20
 """Bytes of indexes that are kept in memory."""
 
 
+LOADED_AT_ONCE = 4
+"""Indexes that are read at the same time; those of other films wait."""
+
+
 class Passthrough:
     """Makes segments of films whose source passes through. Nothing here opens a media file."""
 
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
         self._indexes: OrderedDict[str, tuple[StoredIndex, int]] = OrderedDict()
-        self._loading = asyncio.Lock()
+        self._loading: dict[str, asyncio.Task[StoredIndex]] = {}
+        self._turns = asyncio.Semaphore(LOADED_AT_ONCE)
 
     async def segment(self, presentation: Presentation, rendition: RenditionPlan, number: int) -> bytes:
         """Segment ``number`` (from 0); `Unavailable` when the source or its index cannot be read."""
@@ -52,12 +57,20 @@ class Passthrough:
         if known is not None:
             self._indexes.move_to_end(key)
             return known[0]
-        async with self._loading:
-            known = self._indexes.get(key)
-            if known is None:
+        # Whoever comes first loads it for all; that one of them leaves ends it for nobody.
+        loading = self._loading.get(key)
+        if loading is None:
+            loading = self._loading[key] = asyncio.create_task(self._load(key, size))
+        return await asyncio.shield(loading)
+
+    async def _load(self, key: str, size: int) -> StoredIndex:
+        try:
+            async with self._turns:
                 blob = await self._blobs.read(key)
-                known = await asyncio.to_thread(StoredIndex.load, blob, size), len(blob)
-                self._indexes[key] = known
-                while len(self._indexes) > 1 and sum(length for _, length in self._indexes.values()) > MAX_BYTES:
-                    self._indexes.popitem(last=False)
-        return known[0]
+                index = await asyncio.to_thread(StoredIndex.load, blob, size)
+            self._indexes[key] = index, len(blob)
+            while len(self._indexes) > 1 and sum(length for _, length in self._indexes.values()) > MAX_BYTES:
+                self._indexes.popitem(last=False)
+            return index
+        finally:
+            del self._loading[key]

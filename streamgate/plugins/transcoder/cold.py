@@ -13,7 +13,7 @@ from streamgate.contracts.transcoder import MediaReplaced
 from streamgate.plugins.transcoder import store
 from streamgate.plugins.transcoder.films import QUEUE, REMOVAL, REST, Films
 from streamgate.ports.storage import BlobStore
-from streamgate.runtime.jobs import Attempt
+from streamgate.runtime.jobs import Attempt, Handler
 from streamgate.runtime.outbox import Outbox
 
 DAY_S = 86_400
@@ -44,6 +44,10 @@ class ColdLadders:
         self._blobs = blobs
         self._outbox = outbox
         self._days = days
+
+    def handlers(self) -> dict[str, Handler]:
+        """By kind of job."""
+        return {REMOVAL: self.remove}
 
     async def sweep(self) -> None:
         """Periodic: drop the ladders of all films that were unwatched for long enough; none while the catalog is away."""

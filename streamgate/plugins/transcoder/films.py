@@ -1,8 +1,13 @@
-"""Films and the jobs that make them: what is to be made, by which job, how urgently; and telling the catalog."""
+"""Films and the jobs that make them: what is to be made, by which job, how urgently; and telling the catalog.
+
+A film's jobs are submitted in two steps, so that planning it takes as long for three hours as for a minute: first the jobs of its
+first chunk and one more, ``transcoder.spread``, which then submits the rest in batches. A segment that is asked for in between
+gets its job by that.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 import structlog
@@ -11,18 +16,21 @@ from streamgate.contracts.metadata import Catalog
 from streamgate.contracts.upload import IngestPayload
 from streamgate.domain.clock import Clock
 from streamgate.domain.errors import StreamGateError
-from streamgate.media.model import MediaPlan
+from streamgate.media.model import MediaPlan, PlannedRendition
 from streamgate.plugins.transcoder import standing, store
 from streamgate.plugins.transcoder.arrivals import Arrivals
 from streamgate.plugins.transcoder.standing import Standing
 from streamgate.plugins.transcoder.store import Film
 from streamgate.runtime.database import Database, Transaction, after_commit
-from streamgate.runtime.jobs import JobRow, Jobs
+from streamgate.runtime.jobs import Attempt, Handler, JobRow, Jobs, Wanted
 
 QUEUE = "transcode"
 INGEST, CHUNK, POSTER = "transcoder.ingest", "transcoder.chunk", "transcoder.poster"
 SHEET = "transcoder.storyboard"
 REMOVAL = "transcoder.removal"
+SPREAD = "transcoder.spread"
+MADE_BY = (INGEST, SPREAD, CHUNK, SHEET)
+"""The jobs that make a film, and that end when its owner stops it."""
 
 STORYBOARD = "storyboard"
 """What the rows of the storyboard's sheets call their rendition; no rendition of a film is named so."""
@@ -32,15 +40,19 @@ REQUESTED = 0
 
 INGESTING = 5
 BEGINNING = 10
-"""The first chunk of the lowest rung: with it the film plays. What is at least this urgent is never stopped for others."""
+"""The first chunk of what the film begins with. What is at least this urgent is never stopped for others."""
 
 FIRST = 20
+SPREADING = 25
 PICTURE = 30
 SHEETS = 60
 REST = 100
 
 WATCHED_EVERY_S = 3600.0
 """How exactly it is kept when a film was last watched."""
+
+BATCH = 500
+"""Jobs that are submitted in one transaction."""
 
 QUIET_S = 60.0
 """A film that is not at its end and to which nothing happened for this long is looked after."""
@@ -63,6 +75,13 @@ class SheetPayload(msgspec.Struct, frozen=True, kw_only=True):
     number: int
 
 
+class SpreadPayload(msgspec.Struct, frozen=True, kw_only=True):
+    """Payload of the job that submits the jobs of a plan."""
+
+    asset_id: str
+    plan_id: str
+
+
 class Films:
     """The films of this database as their jobs see them."""
 
@@ -72,6 +91,10 @@ class Films:
         self.arrivals = arrivals
         self.clock = clock
         self._catalog = catalog
+
+    def handlers(self) -> dict[str, Handler]:
+        """By kind of job."""
+        return {SPREAD: self.spread}
 
     async def get(self, asset_id: str) -> Film | None:
         """One film; None when there is none."""
@@ -134,65 +157,74 @@ class Films:
             subject=asset_id,
         )
 
-    async def submit_missing(self, tx: Transaction, film: Film) -> int:
-        """Submit jobs for everything of the plan that is neither made nor impossible; how many jobs."""
+    async def submit_missing(self, tx: Transaction, film: Film) -> None:
+        """Have everything of the plan made that is neither made nor impossible: its beginning by jobs that are there at once, the
+        rest by those that `spread` submits."""
         if film.plan is None or film.plan_id is None:
-            return 0
-        have = {(name, chunk) for name, chunk, _ in await store.chunk_marks(tx, film.plan_id)}
-        count = 0
-        for index, chunk in enumerate(film.plan.chunks):
-            missing = [
-                rendition.name
-                for rendition in film.plan.encoded
-                if standing.takes_part(rendition, chunk) and (rendition.name, index) not in have
-            ]
-            for names, priority in _sets(film.plan, index, missing):
-                await self.submit_chunk(tx, film, index, names, priority)
-                count += 1
-        for number in range(film.plan.storyboard.sheets if film.plan.storyboard is not None else 0):
-            if (STORYBOARD, number) not in have:
-                await self.submit_sheet(tx, film, number, SHEETS)
-                count += 1
-        return count
-
-    async def submit_sheet(self, tx: Transaction, film: Film, number: int, priority: int) -> str:
-        """Submit a sheet of the storyboard; the job's id."""
-        return await self.jobs.submit(
+            return
+        have = {(name, chunk) for name, chunk, _ in await store.chunk_marks(tx, film.plan_id, 0)}
+        for job in _chunk_jobs(film, film.plan, 0, have):
+            await self._submit(tx, film, job)
+        # Without a key: one that was told to stop may not stand in the way of the next. Two of them do no harm.
+        await self.jobs.submit(
             tx,
-            SHEET,
-            SheetPayload(asset_id=film.asset_id, plan_id=film.plan_id or "", number=number),
+            SPREAD,
+            SpreadPayload(asset_id=film.asset_id, plan_id=film.plan_id),
             queue=QUEUE,
-            key=f"sheet:{film.plan_id}:{number}",
-            priority=priority,
+            priority=SPREADING,
             owner=film.owner,
             subject=film.asset_id,
         )
 
+    async def spread(self, attempt: Attempt) -> None:
+        """Submit jobs for all of a plan that is neither made nor impossible, unless the film was stopped, dropped or planned anew.
+
+        Safe to run again and beside others: jobs have keys, and one whose chunk is made meanwhile finds nothing to do.
+        """
+        payload = attempt.payload(SpreadPayload)
+        async with self.database.read() as connection:
+            film = await store.get(connection, payload.asset_id)
+            have = {(name, chunk) for name, chunk, _ in await store.chunk_marks(connection, payload.plan_id)}
+        if film is None or film.plan is None or film.plan_id != payload.plan_id:
+            return
+        wanted = list(_missing_jobs(film, film.plan, have))
+        for start in range(0, len(wanted), BATCH):
+            async with self.database.write() as tx:
+                await attempt.fence(tx)
+                if not await store.wanted(tx, payload.asset_id, payload.plan_id):
+                    return
+                await self.jobs.submit_many(
+                    tx, wanted[start : start + BATCH], queue=QUEUE, owner=film.owner, subject=film.asset_id
+                )
+
+    async def submit_sheet(self, tx: Transaction, film: Film, number: int, priority: int) -> None:
+        """Submit a sheet of the storyboard."""
+        await self._submit(tx, film, _sheet_job(film, number, priority))
+
     async def submit_chunk(
         self, tx: Transaction, film: Film, chunk: int, renditions: Iterable[str], priority: int
-    ) -> str:
-        """Submit a chunk for a set of renditions; the job's id."""
-        names = tuple(renditions)
-        return await self.jobs.submit(
+    ) -> None:
+        """Submit a chunk for a set of renditions."""
+        await self._submit(tx, film, _chunk_job(film, chunk, tuple(renditions), priority))
+
+    async def _submit(self, tx: Transaction, film: Film, job: Wanted) -> None:
+        await self.jobs.submit(
             tx,
-            CHUNK,
-            ChunkPayload(asset_id=film.asset_id, plan_id=film.plan_id or "", chunk=chunk, renditions=names),
+            job.kind,
+            job.payload,
             queue=QUEUE,
-            key=f"chunk:{film.plan_id}:{chunk}:{'+'.join(names)}",
-            priority=priority,
+            key=job.key,
+            priority=job.priority,
             owner=film.owner,
             subject=film.asset_id,
         )
 
     async def live_chunk_jobs(self, film: Film, chunk: int) -> list[tuple[JobRow, ChunkPayload]]:
-        """Jobs of that chunk that are queued or running."""
-        found = []
-        for state in ("running", "queued"):
-            for job in await self.jobs.find(subject=film.asset_id, kind=CHUNK, state=state, limit=10_000):
-                payload = msgspec.msgpack.decode(job.payload, type=ChunkPayload)
-                if payload.plan_id == film.plan_id and payload.chunk == chunk:
-                    found.append((job, payload))
-        return found
+        """Jobs of that chunk that are queued or running, running ones first."""
+        return [
+            (job, msgspec.msgpack.decode(job.payload, type=ChunkPayload))
+            for job in await self.jobs.live(film.asset_id, f"chunk:{film.plan_id}:{chunk}:")
+        ]
 
     async def look_after(self) -> None:
         """Periodic: report what the catalog has not heard, submit again what has no job any more."""
@@ -225,13 +257,34 @@ class Films:
                 await self.submit_missing(tx, film)
 
 
-def _sets(plan: MediaPlan, chunk: int, missing: list[str]) -> list[tuple[tuple[str, ...], int]]:
-    """Jobs for what is missing of a chunk: the beginning of the lowest rung (and sound) apart, so that the film starts soon."""
-    if not missing:
-        return []
-    if chunk > 0:
-        return [(tuple(missing), REST)]
-    lowest = plan.encoded[0].name
-    soon = tuple(r.name for r in plan.encoded if r.name in missing and (r.name == lowest or r.kind == "audio"))
-    later = tuple(name for name in missing if name not in soon)
-    return [(names, priority) for names, priority in ((soon, BEGINNING), (later, FIRST)) if names]
+def _missing_jobs(film: Film, plan: MediaPlan, have: set[tuple[str, int]]) -> Iterator[Wanted]:
+    """Jobs for everything of a plan but what there is, as (rendition, chunk)."""
+    for chunk in range(len(plan.chunks)):
+        yield from _chunk_jobs(film, plan, chunk, have)
+    for number in range(plan.storyboard.sheets if plan.storyboard is not None else 0):
+        if (STORYBOARD, number) not in have:
+            yield _sheet_job(film, number, SHEETS)
+
+
+def _chunk_jobs(film: Film, plan: MediaPlan, chunk: int, have: set[tuple[str, int]]) -> list[Wanted]:
+    """Jobs for what is missing of a chunk: what the film begins with (and sound) apart, so that it starts soon."""
+    missing = [
+        rendition
+        for rendition in plan.encoded
+        if standing.takes_part(rendition, plan.chunks[chunk]) and (rendition.name, chunk) not in have
+    ]
+    sets: tuple[tuple[list[PlannedRendition], int], ...] = ((missing, REST),)
+    if chunk == 0:
+        soon = [r for r in missing if plan.opening is not None and (r.name == plan.opening or r.kind == "audio")]
+        sets = ((soon, BEGINNING), ([r for r in missing if r not in soon], FIRST))
+    return [_chunk_job(film, chunk, tuple(r.name for r in some), priority) for some, priority in sets if some]
+
+
+def _chunk_job(film: Film, chunk: int, names: tuple[str, ...], priority: int) -> Wanted:
+    payload = ChunkPayload(asset_id=film.asset_id, plan_id=film.plan_id or "", chunk=chunk, renditions=names)
+    return Wanted(CHUNK, payload, f"chunk:{film.plan_id}:{chunk}:{'+'.join(names)}", priority)
+
+
+def _sheet_job(film: Film, number: int, priority: int) -> Wanted:
+    payload = SheetPayload(asset_id=film.asset_id, plan_id=film.plan_id or "", number=number)
+    return Wanted(SHEET, payload, f"sheet:{film.plan_id}:{number}", priority)

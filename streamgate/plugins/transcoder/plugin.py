@@ -35,7 +35,7 @@ async def setup(context: Context[TranscoderSettings]) -> AsyncGenerator[Parts, N
     from streamgate.plugins.transcoder.arrivals import Arrivals
     from streamgate.plugins.transcoder.cold import ColdLadders
     from streamgate.plugins.transcoder.counters import EncodeCounters
-    from streamgate.plugins.transcoder.films import BEGINNING, CHUNK, INGEST, POSTER, QUEUE, REMOVAL, SHEET, Films
+    from streamgate.plugins.transcoder.films import BEGINNING, QUEUE, Films
     from streamgate.plugins.transcoder.http import controllers
     from streamgate.plugins.transcoder.queue import EncodeQueue
     from streamgate.plugins.transcoder.service import TranscodingService
@@ -67,7 +67,7 @@ async def setup(context: Context[TranscoderSettings]) -> AsyncGenerator[Parts, N
     )
     transcoding: Transcoding = service
     cold = ColdLadders(films=films, catalog=catalog, blobs=blobs, outbox=outbox, days=settings.cold_days)
-    handlers = {INGEST: work.ingest, CHUNK: work.chunk, POSTER: work.poster, SHEET: work.sheet, REMOVAL: cold.remove}
+    handlers = work.handlers() | films.handlers() | cold.handlers()
     slots = settings.workers or max(1, (os.cpu_count() or 1) // 4)
     drain, grace = context.draining, settings.grace_s
 

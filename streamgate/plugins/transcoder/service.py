@@ -12,7 +12,7 @@ from streamgate.domain.identity import Caller
 from streamgate.media.model import MediaPlan
 from streamgate.plugins.transcoder import standing, store
 from streamgate.plugins.transcoder.arrivals import Arrivals
-from streamgate.plugins.transcoder.films import BEGINNING, CHUNK, INGEST, REQUESTED, SHEET, STORYBOARD, Films
+from streamgate.plugins.transcoder.films import BEGINNING, INGEST, MADE_BY, REQUESTED, STORYBOARD, Films
 from streamgate.plugins.transcoder.store import ChunkRow, Film
 from streamgate.ports.storage import BlobStore
 
@@ -109,7 +109,7 @@ class TranscodingService:
         async with self._films.database.write() as tx:
             await store.open_film(tx, asset_id, caller.account, now)
             await store.change(tx, asset_id, now, canceled=True)
-            await self._films.jobs.cancel_subject(tx, asset_id, (INGEST, CHUNK, SHEET))
+            await self._films.jobs.cancel_subject(tx, asset_id, MADE_BY)
             self._films.changed(tx, asset_id)
         await self._films.tell(asset_id)
 

@@ -186,6 +186,16 @@ async def drop_chunks(tx: Transaction, plan_id: str, renditions: Iterable[str], 
     return [row[0] for row in await tx.execute(delete(chunks).where(*which).returning(chunks.c.prefix))]
 
 
+async def wanted(tx: Transaction, asset_id: str, plan_id: str) -> bool:
+    """Whether everything of that plan is to be made: it is the film's, which has neither failed nor been stopped nor gone cold."""
+    row = await tx.execute(
+        select(films.c.asset_id)
+        .where(films.c.asset_id == asset_id, films.c.plan_id == plan_id, films.c.error_code.is_(None))
+        .where(films.c.canceled.is_(False), films.c.cold.is_(False))
+    )
+    return row.first() is not None
+
+
 async def touch(tx: Transaction, asset_id: str, now_ms: int) -> None:
     """The film was looked after."""
     await tx.execute(update(films).where(films.c.asset_id == asset_id).values(updated_ms=now_ms))

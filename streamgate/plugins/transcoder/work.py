@@ -21,9 +21,12 @@ from streamgate.plugins.transcoder import source_bytes, standing, store
 from streamgate.plugins.transcoder.counters import EncodeCounters
 from streamgate.plugins.transcoder.films import (
     BEGINNING,
+    CHUNK,
+    INGEST,
     PICTURE,
     POSTER,
     QUEUE,
+    SHEET,
     STORYBOARD,
     ChunkPayload,
     Films,
@@ -33,7 +36,7 @@ from streamgate.plugins.transcoder.settings import TranscoderSettings
 from streamgate.plugins.transcoder.store import Film
 from streamgate.ports.storage import BlobStore
 from streamgate.runtime.database import Transaction
-from streamgate.runtime.jobs import Attempt, PermanentFailure
+from streamgate.runtime.jobs import Attempt, Handler, PermanentFailure
 from streamgate.runtime.outbox import Outbox
 
 TRIES = 3
@@ -77,6 +80,10 @@ class TranscodeWork:
             passthrough=settings.passthrough,
         )
         self._limits = Limits(max_duration_s=settings.max_duration_s, max_pixels=settings.max_pixels)
+
+    def handlers(self) -> dict[str, Handler]:
+        """By kind of job."""
+        return {INGEST: self.ingest, CHUNK: self.chunk, POSTER: self.poster, SHEET: self.sheet}
 
     async def ingest(self, attempt: Attempt) -> None:
         """Look at an uploaded film: plan it and submit its chunks, or say why it cannot be played."""
