@@ -132,8 +132,18 @@ class NatsBus(Bus):
             headers = dict(message.headers or {})
             self._start(_heard(receiver, Message(subject, message.data, headers=headers)))
 
-        subscription = await self._nats.subscribe(SIGNALS + subject, queue=group or "", cb=hear)
-        await self._nats.flush()
+        try:
+            subscription = await self._nats.subscribe(SIGNALS + subject, queue=group or "", cb=hear)
+        except (NatsError, OSError) as error:
+            raise Unavailable("The bus does not answer now.", retry_after=2) from error
+        try:
+            await self._nats.flush()
+        except BaseException as error:
+            with contextlib.suppress(NatsError, OSError, TimeoutError):
+                await subscription.unsubscribe()
+            if isinstance(error, (NatsError, OSError, TimeoutError)):
+                raise Unavailable("The bus does not answer now.", retry_after=2) from error
+            raise
 
         @asynccontextmanager
         async def registered() -> AsyncIterator[None]:

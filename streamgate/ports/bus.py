@@ -51,7 +51,10 @@ class Bus(ABC):
     async def listen(
         self, subject: str, receiver: Receiver, *, group: str | None = None
     ) -> AbstractAsyncContextManager[None]:
-        """Hear signals of ``subject`` until the block is left; with ``group`` only one member of it hears each."""
+        """Hear signals of ``subject`` until the block is left; with ``group`` only one member of it hears each.
+
+        `Unavailable` when the bus does not take that now.
+        """
 
     @abstractmethod
     async def healthy(self) -> bool:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import structlog
 
 from streamgate.domain.errors import StreamGateError
-from streamgate.ports.bus import Message
 from streamgate.runtime import jobstore
 from streamgate.runtime.database import Transaction
+from streamgate.runtime.jobbell import Bell, Ring
 from streamgate.runtime.jobrow import JobRow
 from streamgate.runtime.jobs import Attempt, Handler, Jobs, PermanentFailure, Snooze
 from streamgate.runtime.jobstore import FIRST_BACKOFF_S, LONGEST_BACKOFF_S
@@ -72,30 +72,28 @@ class Runner:
         self._grace_s = grace_s
         self._drain = drain or asyncio.Event()
         self._stopping = asyncio.Event()
-        self._rung = asyncio.Event()
+        group = f"{queue}-{'any' if max_priority is None else max_priority}"
+        self._bell = Bell(jobs.bus, queue, group=group, takes=lambda: not self._done_claiming)
         self._worker = f"{socket.gethostname()[:48]}:{os.getpid()}"
         self._log = structlog.get_logger()
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
         """Work for as long as the block runs, then let go within the grace time."""
-        async with await self._jobs.bus.listen(f"sg.jobs.{self._queue}", self._hear):
-            slots = [asyncio.create_task(self._slot()) for _ in range(self._slots)]
-            rescuer = asyncio.create_task(self._rescuer())
+        slots = [asyncio.create_task(self._slot()) for _ in range(self._slots)]
+        rescuer = asyncio.create_task(self._rescuer())
+        try:
+            yield
+        finally:
+            self._stopping.set()
+            self._bell.ring_all()
             try:
-                yield
+                await asyncio.wait(slots, timeout=self._grace_s)
             finally:
-                self._stopping.set()
-                self._rung.set()
-                try:
-                    await asyncio.wait(slots, timeout=self._grace_s)
-                finally:
-                    for task in (*slots, rescuer):
-                        task.cancel()
-                    await asyncio.gather(*slots, rescuer, return_exceptions=True)
-
-    async def _hear(self, _message: Message) -> None:
-        self._rung.set()
+                for task in (*slots, rescuer):
+                    task.cancel()
+                await asyncio.gather(*slots, rescuer, return_exceptions=True)
+                await self._bell.close()
 
     @property
     def _done_claiming(self) -> bool:
@@ -114,13 +112,15 @@ class Runner:
 
     async def _turn(self) -> None:
         """Claim a job and run it, or wait until there may be one."""
-        self._rung.clear()
-        job = await self._claimed()
-        if job is None:
-            await self._idle()
-        else:
-            self._rung.set()  # there may be more than this one: let another slot look
-            await self._run(job)
+        with self._bell.enlisted() as ring:
+            job = await self._claimed()
+            if job is None:
+                await self._idle(ring)
+                return
+        # There may be more than this one: let another slot look, or whoever a ring was meant for that came meanwhile.
+        if not self._bell.ring() and ring.rung:
+            await self._bell.pass_on()
+        await self._run(job)
 
     async def _rescuer(self) -> None:
         """Give expired leases back, three times per lease."""
@@ -173,16 +173,17 @@ class Runner:
                 connection, queue=self._queue, kinds=self._kinds, max_priority=self._max_priority
             )
 
-    async def _idle(self) -> None:
-        """Wait to be rung, for the poll time, or until the next job is due."""
+    async def _idle(self, ring: Ring) -> None:
+        """Wait to be rung for, for the poll time, or until the next job is due."""
+        unheard = await self._bell.listen()
         seconds = self._jobs.poll_s
         due = await self._due()
         if due is not None:
             until = (due - self._jobs.clock.now_ms()) / 1000
+            if until <= 0 and unheard:
+                return  # it may have come before we heard
             seconds = min(seconds, until if until > 0 else PAUSE_S)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.01, seconds)):
-                await self._rung.wait()
+        await ring.wait(max(0.01, seconds))
 
     async def _run(self, job: JobRow) -> None:
         """One attempt, with its heartbeat, to its end; the end is written whatever it is."""
@@ -247,7 +248,7 @@ class Runner:
                     return
             await self._pause(min(PAUSE_S, self._jobs.lease_s / 10))
         if outcome == "queued":
-            self._rung.set()
+            self._bell.ring()
         log.info("job ended", outcome=outcome, error=run.reason)
 
     async def _end(self, tx: Transaction, run: _Run) -> str:

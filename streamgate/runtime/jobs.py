@@ -21,6 +21,7 @@ from streamgate.domain.clock import Clock
 from streamgate.ports.bus import Bus, Message
 from streamgate.runtime.database import Database, Transaction, after_commit
 from streamgate.runtime.deferred import Deferred
+from streamgate.runtime.jobbell import place
 from streamgate.runtime.jobrow import MAX_CRASHES, MAX_FAILURES, JobRow
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ class Jobs:
         owner: str | None = None,
         subject: str | None = None,
     ) -> str:
-        """A new job in the caller's transaction; its id. Idle runners of ``queue`` are woken after the commit.
+        """A new job in the caller's transaction; its id. An idle runner of ``queue`` is woken after the commit.
 
         While a job with the same ``key`` is queued or running no second one is made: its id is returned, and its
         priority becomes the more urgent of the two. ``subject`` is the id of what the job is about.
@@ -319,7 +320,7 @@ class Jobs:
         return Runner(self, queue, handlers, slots, max_priority, grace_s, drain).working()
 
     def _ring(self, queue: str) -> None:
-        hint = asyncio.get_running_loop().create_task(self.bus.signal(Message(f"sg.jobs.{queue}", b"")))
+        hint = asyncio.get_running_loop().create_task(self.bus.signal(Message(place(queue), b"")))
         self._hints.add(hint)
         hint.add_done_callback(self._hints.discard)
 
