@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from typing import Any
 
 import structlog
 
+from streamgate.domain import deadline
 from streamgate.domain.errors import DeadlineExceeded, Internal, StreamGateError
 from streamgate.runtime import trace
 from streamgate.runtime.clients import Clients
@@ -15,6 +17,11 @@ from streamgate.runtime.dispatch import ASGI, header
 from streamgate.runtime.problems import send_problem
 from streamgate.runtime.telemetry import Metrics
 
+DEADLINE = b"x-streamgate-deadline"
+"""Seconds that are left until the answer must begin: what the gateway says of a request whose body it has whole. It can only
+shorten what a request may take, so anybody may send it."""
+
+_SECONDS = re.compile(r"\d{1,3}(?:\.\d{1,6})?\Z")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _QUIET = ("/health", "/metrics", "/p/")
 
@@ -47,10 +54,15 @@ class Edge:
         structlog.contextvars.bind_contextvars(**following)
         arrival = _Arrival(receive, self._body_timeout_s)
         answer = _Answer(send, following["request_id"], arrival)
+        given = header(scope, DEADLINE)
         began = time.perf_counter()
         self._metrics.in_flight.inc()
         try:
-            await self._app(scope, arrival, answer)
+            if given is None or not _SECONDS.match(given):
+                await self._app(scope, arrival, answer)
+            else:
+                async with deadline.within(float(given)) as answer.bound:
+                    await self._app(scope, arrival, answer)
         except StreamGateError as error:
             await self._rescue(scope, answer, error)
         except Exception as error:
@@ -118,7 +130,7 @@ class _Arrival:
 
 
 class _Answer:
-    """Passes an answer on and remembers what was sent; names the request in a header."""
+    """Passes an answer on and remembers what was sent; names the request in a header. ``bound``: until when it must begin."""
 
     def __init__(self, send: Any, request_id: str, arrival: _Arrival) -> None:
         self._send = send
@@ -127,9 +139,12 @@ class _Answer:
         self.status = 0
         self.body_bytes = 0
         self.complete = False
+        self.bound: deadline.Deadline | None = None
 
     async def __call__(self, message: Any) -> None:
         if message["type"] == "http.response.start":
+            if self.bound is not None:
+                self.bound.lift()
             self.status = message["status"]
             message["headers"] = [*message.get("headers", ()), (b"x-request-id", self._request_id)]
             if self._arrival.given_up:

@@ -37,6 +37,12 @@ ASGI = Callable[[Any, Any, Any], Awaitable[None]]
 REFUSED = frozenset({"CONNECT", "TRACE"})
 """Methods that mean something to whoever stands in between; no route takes them."""
 
+DEADLINE = "x-streamgate-deadline"
+"""How many seconds the service has (`runtime.edge`)."""
+
+ANSWERS_BEFORE = 0.95
+"""The service is given a little less time than we wait, so that it says itself that it was too late."""
+
 OUR_OWN = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 """Headers that the client library would add to a request that has none."""
 
@@ -104,6 +110,8 @@ class Forwarding:
         try:
             async with patience:
                 await body.begin()
+                if body.sent:
+                    headers[DEADLINE] = f"{self._settings.answer_timeout_s * ANSWERS_BEFORE:.3f}"
                 patience.on_service(self._settings.answer_timeout_s)
                 response = await self._ask(route.service, scope, headers, body)
                 answered, verdict = True, breaker.succeeded

@@ -14,6 +14,7 @@ import pytest
 
 from streamgate.adapters.discovery_static import StaticDiscovery
 from streamgate.contracts.declare import Declaration
+from streamgate.domain import deadline
 from streamgate.domain.clock import SystemClock
 from streamgate.domain.errors import NotFound
 from streamgate.plugins.api_gateway.forwarding import Breakers, Forwarding, sessions
@@ -125,6 +126,7 @@ async def test_nobody_speaks_for_the_gateway() -> None:
         "x-real-ip": "10.9.9.9",
         "forwarded": "for=10.9.9.9",
         "x-streamgate-caller": "admin",
+        "x-streamgate-deadline": "0.001",
         "x-original-url": "/metrics",
         "x-hop": "mine",
         "connection": "keep-alive, X-Hop",
@@ -140,9 +142,35 @@ async def test_nobody_speaks_for_the_gateway() -> None:
         got = service.headers()
         assert got[b"x-forwarded-for"] == [b"127.0.0.1"]
         assert got[b"host"] == [b"127.0.0.1:%d" % port]
-        ours = {b"x-forwarded-for", b"host", b"connection", b"traceparent"}
+        ours = {b"x-forwarded-for", b"host", b"connection", b"traceparent", b"x-streamgate-deadline"}
         assert not ({name.encode() for name in forged} - ours) & got.keys()
         assert b"x-hop" not in b",".join(got.get(b"connection", [])).lower()
+
+
+async def test_a_service_is_told_how_long_it_has_where_the_body_is_whole() -> None:
+    service = Recorder()
+    async with listening(service) as port, gateway(port, answer_timeout_s=20) as client:
+        for content in (None, b"small"):
+            await client.post("/api/v1/films", content=content, headers={"x-streamgate-deadline": "600"})
+            assert service.headers()[b"x-streamgate-deadline"] == [b"19.000"]
+        await client.post("/api/v1/films", content=_slowly([b"a", b"b"]), headers={"x-streamgate-deadline": "600"})
+        assert b"x-streamgate-deadline" not in service.headers()
+
+
+async def test_a_service_that_is_too_late_says_so_itself_and_is_not_taken_for_away() -> None:
+    left: list[float | None] = []
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        left.append(deadline.remaining_s())
+        await asyncio.sleep(PATIENT_S)
+
+    service = Edge(slow, metrics=Metrics("films", "0"), clients=Clients(), body_timeout_s=PATIENT_S)
+    async with listening(service) as port, gateway(port, answer_timeout_s=0.4) as client:
+        for _ in range(12):
+            answer = await client.get("/api/v1/films")
+            assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
+            assert "longer than its deadline" in answer.json()["detail"]
+    assert all(seconds is not None and seconds < 0.4 for seconds in left)
 
 
 async def test_request_id_and_trace_context_go_along() -> None:

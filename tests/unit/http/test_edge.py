@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,6 +14,7 @@ from litestar import Controller, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromQuery, JSONBody
 
+from streamgate.domain import deadline
 from streamgate.domain.clock import SystemClock
 from streamgate.domain.errors import (
     BY_CODE,
@@ -296,3 +298,79 @@ def test_every_code_has_a_status_and_crosses_a_wire(code: str) -> None:
         3,
         {"x": 1},
     )
+
+
+async def asked(app: Any, seconds: str | None) -> httpx.Response:
+    """A request that says how long it may take."""
+    edge = Edge(app, metrics=Metrics("m", "1"), clients=Clients(), body_timeout_s=5)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=edge), base_url="http://x") as client:
+        return await client.get("/x", headers={} if seconds is None else {"x-streamgate-deadline": seconds})
+
+
+async def started(send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+
+
+async def ended(send: Any) -> None:
+    await send({"type": "http.response.body", "body": b"x"})
+
+
+async def test_an_answer_that_has_not_begun_in_time_is_504_and_its_work_is_ended() -> None:
+    over = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            over.set()
+
+    answer = await asked(app, "0.05")
+    assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
+    assert over.is_set()
+
+
+async def test_once_the_answer_has_begun_it_may_take_as_long_as_it_takes() -> None:
+    left: list[float | None] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        left.append(deadline.remaining_s())
+        await started(send)
+        left.append(deadline.remaining_s())
+        await asyncio.sleep(0.15)
+        await ended(send)
+
+    answer = await asked(app, "0.1")
+    assert (answer.status_code, answer.content) == (200, b"x")
+    assert left[0] is not None
+    assert 0 < left[0] <= 0.1
+    assert left[1] is None
+
+
+async def test_work_that_outlives_its_request_is_not_bound_by_its_deadline() -> None:
+    left: list[float | None] = []
+    tasks = []
+
+    async def later() -> None:
+        await asyncio.sleep(0.1)
+        left.append(deadline.remaining_s())
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        tasks.append(asyncio.create_task(later()))
+        await asyncio.Event().wait()
+
+    assert (await asked(app, "0.05")).status_code == 504
+    await asyncio.gather(*tasks)
+    assert left == [None]
+
+
+@pytest.mark.parametrize("seconds", [None, "", "soon", "-1", "1e9", "nan", "inf", "0x1", "1000", "0.1 0.2"])
+async def test_what_is_no_number_of_seconds_binds_nothing(seconds: str | None) -> None:
+    left: list[float | None] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        left.append(deadline.remaining_s())
+        await started(send)
+        await ended(send)
+
+    assert (await asked(app, seconds)).status_code == 200
+    assert left == [None]
