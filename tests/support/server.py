@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import random
@@ -16,6 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from httpx._transports import default
+
+# A client makes a TLS context for itself, which takes 20 ms; no test speaks TLS, so all share one.
+default.create_ssl_context = functools.cache(default.create_ssl_context)
 
 START_TIMEOUT_S = 40.0
 
