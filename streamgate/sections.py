@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+
+
+def _hyphened(name: str) -> str:
+    return name.replace("_", "-")
+
+
+ServiceName = Annotated[str, BeforeValidator(_hyphened)]
+"""A service's name. Names of environment variables have no hyphen: ``API_GATEWAY`` in one is ``api-gateway``."""
 
 
 class Section(BaseModel):
@@ -18,7 +26,7 @@ class DiscoverySection(Section):
         "static",
         description="Where other services are found: `static` (the list below), `dns` (every address of a name) or `consul`.",
     )
-    services: dict[str, tuple[str, ...]] = Field(
+    services: dict[ServiceName, tuple[str, ...]] = Field(
         default_factory=dict, description="Service name → addresses `host:http_port`, for the static backend."
     )
     dns_name: str = Field(

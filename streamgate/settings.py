@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -34,7 +34,7 @@ from pydantic_settings import (
 
 from streamgate.domain.errors import ConfigurationError
 from streamgate.kernel.registry import AnyPlugin
-from streamgate.sections import DiscoverySection, Section
+from streamgate.sections import DiscoverySection, Section, ServiceName
 
 PREFIX = "STREAMGATE_"
 ALIASES = {
@@ -193,8 +193,10 @@ class CoreSettings(BaseSettings):
     service_key_file: Path | None = Field(
         None, description="Private key of this service (Ed25519, PEM), where services run apart."
     )
-    services: dict[str, ServiceSection] = Field(
-        default_factory=dict, description="Service name → the key that its calls are signed with: `public_key_file`."
+    services: dict[ServiceName, ServiceSection] = Field(
+        default_factory=dict,
+        description="Service name → the key that its calls are signed with: `public_key_file`. Also "
+        "`STREAMGATE_SERVICES__API_GATEWAY__PUBLIC_KEY_FILE` and so on.",
     )
     grpc_reflection: bool = Field(False, description="Let gRPC clients ask which methods there are.")
     chains: dict[ChainId, ChainSection] = Field(
@@ -352,14 +354,16 @@ def _variables(
 
 
 def _has(model: type[BaseModel], section: str, key: str) -> bool:
-    field = model.model_fields.get(section)
-    if field is None or not key:
-        return field is not None
-    return (
-        isinstance(field.annotation, type)
-        and issubclass(field.annotation, BaseModel)
-        and key in field.annotation.model_fields
-    )
+    """Whether there is such a setting; parts of ``key`` are separated by two underscores."""
+    inside: Any = model
+    for part in (section, *key.split("__")) if key else (section,):
+        if get_origin(inside) is dict:
+            inside = get_args(inside)[1]
+            continue
+        if not (isinstance(inside, type) and issubclass(inside, BaseModel)) or part not in inside.model_fields:
+            return False
+        inside = inside.model_fields[part].annotation
+    return True
 
 
 def _content(name: str, path: str) -> str:

@@ -11,6 +11,7 @@ import structlog
 
 from streamgate.contracts.declare import is_fact, subject_of
 from streamgate.ports.bus import Bus, Message, Receiver
+from streamgate.runtime.trace import carried, continued
 
 Listener = Callable[[Any], Awaitable[None]]
 
@@ -33,15 +34,14 @@ async def wire(bus: Bus, consumer: str, listens: Mapping[type, Listener]) -> Asy
 
 async def send_signal(bus: Bus, signal: msgspec.Struct) -> None:
     """Send a signal (a Struct marked with `contracts.declare.signal`)."""
-    await bus.signal(Message(f"sg.{subject_of(signal)}", msgspec.msgpack.encode(signal)))
+    await bus.signal(Message(f"sg.{subject_of(signal)}", msgspec.msgpack.encode(signal), headers=carried()))
 
 
 def _decoding(kind: type, listener: Listener) -> Receiver:
     decode: Callable[[bytes], Any] = msgspec.msgpack.Decoder(kind).decode
 
     async def receive(message: Message) -> None:
-        request_id = message.headers.get("request_id")
-        with structlog.contextvars.bound_contextvars(**({"request_id": request_id} if request_id else {})):
+        with structlog.contextvars.bound_contextvars(**continued(message.headers)):
             await listener(decode(message.payload))
 
     return receive

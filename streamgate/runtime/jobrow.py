@@ -14,7 +14,10 @@ MAX_CRASHES = 50
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """A job as stored. States: queued, running, done, failed, canceled. Lower ``priority`` runs first."""
+    """A job as stored. States: queued, running, done, failed, canceled. Lower ``priority`` runs first.
+
+    ``headers``: what follows the work (`runtime.trace`).
+    """
 
     id: str
     kind: str
@@ -38,3 +41,4 @@ class JobRow:
     lease_token: str | None
     lease_until_ms: int | None
     worker: str | None
+    headers: dict[str, str]

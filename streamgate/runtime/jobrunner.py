@@ -19,6 +19,7 @@ from streamgate.runtime.jobbell import Bell, Ring
 from streamgate.runtime.jobrow import JobRow
 from streamgate.runtime.jobs import Attempt, Handler, Jobs, PermanentFailure, Snooze
 from streamgate.runtime.jobstore import FIRST_BACKOFF_S, LONGEST_BACKOFF_S
+from streamgate.runtime.trace import continued
 
 PAUSE_S = 1.0
 """How long a slot waits after something went wrong, or for a due job that somebody else just took."""
@@ -204,7 +205,7 @@ class Runner:
             await asyncio.shield(self._settle(run))
 
     async def _handle(self, attempt: Attempt) -> None:
-        structlog.contextvars.bind_contextvars(job=attempt.job.id)
+        structlog.contextvars.bind_contextvars(job=attempt.job.id, **continued(attempt.job.headers))
         await self._handlers[attempt.job.kind](attempt)
 
     async def _heartbeat(self, run: _Run) -> None:

@@ -9,6 +9,7 @@ back. ``attempt`` only fences; what ends a job for good is ``failures`` (reporte
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from streamgate.runtime.database import Database, Transaction, after_commit
 from streamgate.runtime.deferred import Deferred
 from streamgate.runtime.jobbell import place
 from streamgate.runtime.jobrow import MAX_CRASHES, MAX_FAILURES, JobRow
+from streamgate.runtime.trace import carried
 
 if TYPE_CHECKING:
     from streamgate.runtime import jobstore, tables
@@ -166,7 +168,8 @@ class Jobs:
         """A new job in the caller's transaction; its id. An idle runner of ``queue`` is woken after the commit.
 
         While a job with the same ``key`` is queued or running no second one is made: its id is returned, and its
-        priority becomes the more urgent of the two. ``subject`` is the id of what the job is about.
+        priority becomes the more urgent of the two. ``subject`` is the id of what the job is about. The request id and the trace
+        context at hand go along, and are those of whoever runs it.
         """
         now = self.clock.now_ms()
         job_id, _ = await jobstore.submit(
@@ -180,6 +183,7 @@ class Jobs:
             run_at_ms=now if run_at_ms is None else run_at_ms,
             owner=owner,
             subject=subject,
+            headers=json.dumps(carried()),
         )
         after_commit(tx, lambda: self._ring(queue))
         return job_id

@@ -28,6 +28,7 @@ LONGEST_BACKOFF_S = 300.0
 def _job(row: Row[Any]) -> JobRow:
     values = dict(row._mapping)
     values["errors"] = json.loads(values["errors"])
+    values["headers"] = json.loads(values["headers"])
     values["cancel_requested"] = bool(values["cancel_requested"])
     return JobRow(**values)
 

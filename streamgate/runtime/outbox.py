@@ -21,6 +21,7 @@ from streamgate.domain.identity import Prefix, new_id
 from streamgate.ports.bus import Bus, Message
 from streamgate.runtime.database import Database, Transaction, after_commit
 from streamgate.runtime.deferred import Deferred
+from streamgate.runtime.trace import carried
 
 if TYPE_CHECKING:
     from streamgate.runtime import outboxstore
@@ -42,18 +43,20 @@ class Outbox:
         self._wake = asyncio.Event()
 
     async def announce(self, tx: Transaction, fact: msgspec.Struct) -> str:
-        """Write a fact (a Struct marked with `contracts.declare.fact`) into the transaction; its event id."""
+        """Write a fact (a Struct marked with `contracts.declare.fact`) into the transaction; its event id.
+
+        The request id and the trace context at hand go along.
+        """
         if not is_fact(type(fact)):
             raise TypeError(f"{type(fact).__qualname__} is no fact")
         event_id = new_id(Prefix.EVENT)
-        request_id = structlog.contextvars.get_contextvars().get("request_id")
         await outboxstore.add(
             tx,
             self._clock.now_ms(),
             event_id=event_id,
             subject=subject_of(fact),
             payload=msgspec.msgpack.encode(fact),
-            headers=json.dumps({"request_id": request_id} if request_id else {}),
+            headers=json.dumps(carried()),
         )
         after_commit(tx, self._wake.set)
         return event_id

@@ -45,6 +45,7 @@ jobs = Table(
     Column("lease_token", String(32)),
     Column("lease_until_ms", BigInteger),
     Column("worker", String(64)),
+    Column("headers", Text, nullable=False, server_default="{}"),
 )
 
 LIVE = text("state IN ('queued', 'running')")

@@ -234,18 +234,28 @@ async def test_the_relay_outlives_a_failure_it_does_not_know(
             await asyncio.sleep(0.005)
 
 
-async def test_a_fact_carries_the_request_it_came_from(database: Database, bus: MemoryBus, clock: FakeClock) -> None:
+async def test_facts_and_signals_carry_the_request_and_the_trace_they_came_from(
+    database: Database, bus: MemoryBus, clock: FakeClock
+) -> None:
     outbox = Outbox(database, bus, clock)
-    heard = []
+    heard: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+    sent = ("request-1", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
 
-    async def take(shown: Shown) -> None:
-        heard.append(structlog.contextvars.get_contextvars().get("request_id"))
+    async def take(_: Shown | Looked) -> None:
+        context = structlog.contextvars.get_contextvars()
+        await heard.put((context["request_id"], context["traceparent"]))
 
-    with structlog.contextvars.bound_contextvars(request_id="req-1"):
-        await announce(database, outbox, 1)
-    async with wire(bus, "one", {Shown: take}):
+    async with wire(bus, "one", {Shown: take, Looked: take}):
+        with structlog.contextvars.bound_contextvars(request_id=sent[0], traceparent=sent[1]):
+            await announce(database, outbox, 1)
+            await send_signal(bus, Looked(1))
         await outbox.deliver()
-    assert heard == ["req-1"]
+        assert await heard.get() == sent
+        assert await heard.get() == sent
+        await send_signal(bus, Looked(2))
+        begun = await heard.get()
+        assert begun[0] != sent[0]
+        assert begun[1] != sent[1]
 
 
 async def test_only_facts_are_announced(database: Database, bus: MemoryBus, clock: FakeClock) -> None:

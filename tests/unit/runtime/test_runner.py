@@ -9,12 +9,13 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
 from sqlalchemy import text, update
 
 from streamgate.adapters.bus_memory import MemoryBus
 from streamgate.domain.clock import SystemClock
 from streamgate.domain.errors import InsufficientStorage, Unavailable
-from streamgate.runtime import jobrunner, jobstore
+from streamgate.runtime import jobrunner, jobstore, trace
 from streamgate.runtime.database import Database, Transaction
 from streamgate.runtime.jobs import Attempt, JobRow, Jobs, LeaseLost, PermanentFailure, Snooze
 from streamgate.runtime.tables import jobs as table
@@ -105,16 +106,19 @@ async def test_the_most_urgent_come_first_and_the_older_before_the_newer(jobs: J
 
 async def test_as_many_run_at_a_time_as_there_are_slots(jobs: Jobs) -> None:
     now, most, done = 0, 0, 0
+    go = asyncio.Event()
 
     async def handle(attempt: Attempt) -> None:
         nonlocal now, most, done
         now, most = now + 1, max(most, now + 1)
-        await asyncio.sleep(0.03)
+        await go.wait()
         now, done = now - 1, done + 1
 
     async with working(jobs, handle, slots=3):
         for _ in range(9):
             await submit(jobs)
+        await until(lambda: now == 3)
+        go.set()
         await until(lambda: done == 9)
     assert most == 3
 
@@ -675,3 +679,24 @@ async def test_depths_counts_what_could_run_now(jobs: Jobs) -> None:
     count, age = found["q"]
     assert (count, await jobs.depth("q")) == (2, (2, pytest.approx(age, abs=1)))
     assert 5 <= age < 6
+
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+async def test_a_job_works_under_the_request_and_the_trace_that_it_was_submitted_for(jobs: Jobs) -> None:
+    seen: list[dict[str, Any]] = []
+
+    async def handle(attempt: Attempt) -> None:
+        seen.append(dict(structlog.contextvars.get_contextvars()))
+
+    async with working(jobs, handle):
+        with structlog.contextvars.bound_contextvars(request_id="request-1", traceparent=TRACE):
+            first = await submit(jobs)
+        await ended(jobs, first, "done")
+        second = await submit(jobs)
+        await ended(jobs, second, "done")
+    assert (seen[0]["request_id"], seen[0]["traceparent"], seen[0]["job"]) == ("request-1", TRACE, first)
+    assert seen[1]["job"] == second
+    assert seen[1]["traceparent"] != TRACE
+    assert trace.traceparent(seen[1]["traceparent"]) == seen[1]["traceparent"]

@@ -66,6 +66,30 @@ def test_aliases_and_secret_files(tmp_path: Path) -> None:
     assert loaded({"STREAMGATE_AUTH__ADMIN_KEY_FILE": "/k"}).auth.admin_key_file == Path("/k")
 
 
+def test_keys_and_places_of_services_may_stand_in_the_environment_and_beside_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "all.yaml"
+    file.write_text("services:\n  api-gateway: {public_key_file: /old}\n  metadata: {public_key_file: /m.pem}\n")
+    environ = {
+        "STREAMGATE_SERVICES__API_GATEWAY__PUBLIC_KEY_FILE": "/g.pem",
+        "STREAMGATE_SERVICES__AUTH__PUBLIC_KEY_FILE": "/a.pem",
+        "STREAMGATE_DISCOVERY__SERVICES__API_GATEWAY": '["127.0.0.1:9090"]',
+    }
+    settings = loaded(environ)
+    assert {name: str(one.public_key_file) for name, one in settings.services.items()} == {
+        "api-gateway": "/g.pem",
+        "auth": "/a.pem",
+    }
+    assert settings.discovery.services == {"api-gateway": ("127.0.0.1:9090",)}
+    beside = loaded({k: v for k, v in environ.items() if "AUTH" in k}, config_file=file)
+    assert {name: str(one.public_key_file) for name, one in beside.services.items()} == {
+        "api-gateway": "/old",
+        "auth": "/a.pem",
+        "metadata": "/m.pem",
+    }
+    over = loaded(environ, config_file=file)
+    assert str(over.services["api-gateway"].public_key_file) == "/g.pem"
+
+
 def test_sections_of_services_that_run_elsewhere_are_left_alone(tmp_path: Path) -> None:
     file = tmp_path / "all.yaml"
     file.write_text("upload:\n  max_size: 1\nauth:\n  default_ttl_s: 9\n")
