@@ -11,11 +11,15 @@ import structlog
 from aiohttp import (
     ClientConnectorError,
     ClientError,
+    ClientHandlerType,
+    ClientOSError,
+    ClientRequest,
     ClientResponse,
     ClientSession,
     ClientTimeout,
     ConnectionTimeoutError,
     DummyCookieJar,
+    ServerDisconnectedError,
     TCPConnector,
 )
 from yarl import URL
@@ -29,10 +33,13 @@ from streamgate.plugins.api_gateway.replicas import Replicas
 from streamgate.plugins.api_gateway.routing import Route, Routes
 from streamgate.plugins.api_gateway.settings import GatewaySettings
 from streamgate.ports.discovery import Address
-from streamgate.runtime.breaker import Breaker
+from streamgate.runtime.breaker import Breaker, RetryBudget
 from streamgate.runtime.problems import send_problem
 
 ASGI = Callable[[Any, Any, Any], Awaitable[None]]
+
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing (RFC 9110 section 9.2.1), so that a request may be repeated."""
 
 REFUSED = frozenset({"CONNECT", "TRACE"})
 """Methods that mean something to whoever stands in between; no route takes them."""
@@ -47,6 +54,20 @@ OUR_OWN = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 """Headers that the client library would add to a request that has none."""
 
 
+class Unanswered(ClientError):
+    """The connection ended before an answer; whether the request was carried out is not known."""
+
+
+async def once(request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
+    """A request is sent once. The library would repeat what is idempotent, and that is decided here."""
+    try:
+        return await send(request)
+    except (ClientConnectorError, ConnectionTimeoutError):
+        raise
+    except (ClientOSError, ServerDisconnectedError) as error:
+        raise Unanswered(str(error)) from error
+
+
 @asynccontextmanager
 async def sessions(settings: GatewaySettings) -> AsyncIterator[ClientSession]:
     """The connections to all services: kept for reuse, as many as there are requests under way."""
@@ -58,6 +79,7 @@ async def sessions(settings: GatewaySettings) -> AsyncIterator[ClientSession]:
         skip_auto_headers=OUR_OWN,
         timeout=ClientTimeout(total=None, connect=settings.connect_timeout_s),
         trust_env=False,
+        middlewares=(once,),
     ) as session:
         yield session
 
@@ -65,8 +87,9 @@ async def sessions(settings: GatewaySettings) -> AsyncIterator[ClientSession]:
 class Forwarding:
     """Sends what belongs to a service elsewhere to a replica of it, and everything else on to ``app``.
 
-    A request tries another replica only when nothing of it was sent. Whoever cannot be served gets a problem document: 503
-    when the service is away or was away too often lately, 504 when it took the request and kept silent.
+    A request tries another replica when nothing of it was sent; one that changes nothing is also repeated, once and out of a
+    budget, when its connection ended before an answer, as one that was kept for reuse may. Whoever cannot be served gets a
+    problem document: 503 when the service is away or was away too often lately, 504 when it took the request and kept silent.
     """
 
     def __init__(
@@ -135,6 +158,9 @@ class Forwarding:
 
     async def _ask(self, service: str, scope: Any, headers: Any, body: Body) -> ClientResponse:
         replicas = await self._replicas.of(service)
+        budget = self._breakers.budget_of(service)
+        budget.called()
+        repeatable = scope["method"] in SAFE and body.sent
         while True:
             address = replicas.pop(0)
             try:
@@ -145,6 +171,11 @@ class Forwarding:
                 self._replicas.spare(address)
                 if not replicas:
                     raise
+            except Unanswered:
+                if not repeatable or not budget.spend():
+                    raise
+                repeatable = False
+                replicas.append(address)
 
     async def _answer(self, response: ClientResponse, patience: Patience, body: Body, send: Any) -> None:
         whole = False
@@ -175,13 +206,17 @@ class Forwarding:
 
 
 class Breakers:
-    """One circuit breaker for each service."""
+    """One circuit breaker for each service, and one budget for what is repeated."""
 
     def __init__(self, clock: Clock) -> None:
         self._of: defaultdict[str, Breaker] = defaultdict(lambda: Breaker(clock))
+        self._budgets: defaultdict[str, RetryBudget] = defaultdict(RetryBudget)
 
     def of(self, service: str) -> Breaker:
         return self._of[service]
+
+    def budget_of(self, service: str) -> RetryBudget:
+        return self._budgets[service]
 
     async def health(self) -> Mapping[str, Check]:
         """``degraded`` for a service that is given time; one that was never called is not told of."""

@@ -126,7 +126,7 @@ async def test_nobody_speaks_for_the_gateway() -> None:
         "x-real-ip": "10.9.9.9",
         "forwarded": "for=10.9.9.9",
         "x-streamgate-caller": "admin",
-        "x-streamgate-deadline": "0.001",
+        "x-streamgate-deadline": "999",
         "x-original-url": "/metrics",
         "x-hop": "mine",
         "connection": "keep-alive, X-Hop",
@@ -144,6 +144,7 @@ async def test_nobody_speaks_for_the_gateway() -> None:
         assert got[b"host"] == [b"127.0.0.1:%d" % port]
         ours = {b"x-forwarded-for", b"host", b"connection", b"traceparent", b"x-streamgate-deadline"}
         assert not ({name.encode() for name in forged} - ours) & got.keys()
+        assert got[b"x-streamgate-deadline"] == [b"28.500"]
         assert b"x-hop" not in b",".join(got.get(b"connection", [])).lower()
 
 
@@ -329,6 +330,54 @@ async def test_a_request_that_was_sent_is_not_sent_to_another_replica() -> None:
         async with gateway(port, port) as client:
             assert is_unavailable(await client.post("/api/v1/films", content=b"x"))
             assert served == 1
+
+
+class Closing:
+    """Answers the first request on each connection and closes it at the next, when that has come, without a word."""
+
+    def __init__(self, *, first: bool = True) -> None:
+        self.methods: list[str] = []
+        self._first = first
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers = self._first
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                self.methods.append(head.split(b" ", 1)[0].decode())
+                size = re.search(rb"content-length: (\d+)", head.lower())
+                await reader.readexactly(int(size[1]) if size else 0)
+                if not answers:
+                    break
+                writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+                answers = False
+        writer.close()
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"])
+async def test_only_what_changes_nothing_is_repeated_when_a_kept_connection_turns_out_closed(method: str) -> None:
+    service = Closing()
+    async with await asyncio.start_server(service, "127.0.0.1", 0) as server:
+        async with gateway(server.sockets[0].getsockname()[1]) as client:
+            assert (await client.get("/api/v1/films")).status_code == 204
+            answer = await client.request(method, "/api/v1/films", content=b"x" if method.startswith("P") else None)
+            if method in {"GET", "HEAD", "OPTIONS"}:
+                assert answer.status_code == 204
+                assert service.methods == ["GET", method, method]
+            else:
+                assert is_unavailable(answer)
+                assert service.methods == ["GET", method]
+
+
+async def test_what_is_repeated_comes_out_of_a_budget() -> None:
+    good, bad = Recorder(b"good"), Closing(first=False)
+    async with await asyncio.start_server(bad, "127.0.0.1", 0) as server, listening(good) as port:
+        async with gateway(server.sockets[0].getsockname()[1], port) as client:
+            answers = [(await client.get("/api/v1/films")).status_code for _ in range(60)]
+    assert len(bad.methods) == 30
+    repeated = len(good.scopes) - 30
+    assert 10 <= repeated <= 10 + 60 * 0.1
+    assert (answers.count(200), answers.count(503)) == (30 + repeated, 30 - repeated)
 
 
 async def test_a_silent_service_is_given_up() -> None:
