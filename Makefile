@@ -46,7 +46,7 @@ corpus: $(VENV)/.dev ## A folder of media files (DIR=…) through ingest and pac
 fuzz: $(VENV)/.dev ## Ten thousand mutated films (COUNT=…, SEED=…)
 	@$(BIN)/python -m tools.fuzz --count $(or $(COUNT),10000) --seed $(or $(SEED),1)
 
-fuzz-index: $(VENV)/.dev ## Ten thousand mutated indexes of MP4 (COUNT=…, SEED=…)
+fuzz-index: $(VENV)/.dev ## Ten thousand mutated indexes of MP4 and Matroska (COUNT=…, SEED=…)
 	@$(BIN)/python -m tools.fuzz_index --count $(or $(COUNT),10000) --seed $(or $(SEED),1)
 
 openapi: $(VENV)/.dev ## Write the packaged OpenAPI snapshot

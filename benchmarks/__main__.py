@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks import delivery, first, gate, instant, ladder, soak, startup, tus, upload, viewers
+from benchmarks import delivery, first, gate, instant, ladder, scans, soak, startup, tus, upload, viewers
 from benchmarks.report import machine, table
 
 ALL = {
@@ -19,6 +19,7 @@ ALL = {
     "gate": gate.measure,
     "viewers": viewers.measure,
     "instant": instant.measure,
+    "scans": scans.measure,
 }
 LONG = {"soak": soak.measure}
 """Only when asked for."""

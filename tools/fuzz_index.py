@@ -1,4 +1,4 @@
-"""``make fuzz-index``: sample indexes with something wrong in them, thousands of times, through reading and cutting.
+"""``make fuzz-index``: MP4 and Matroska with something wrong in what says where samples are, thousands of times.
 
 Each ends in a named refusal, or in a film whose every segment is whole: times that go on without a gap, key frames at the
 beginnings, nothing but bytes of the source and no more of them than there are. Never in another error, and never slowly.
@@ -15,11 +15,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
-from streamgate.packaging.sampleindex import IndexedTrack, IndexRefused, index_mp4
+from streamgate.packaging.matroskaindex import index_matroska
+from streamgate.packaging.sampleindex import IndexedTrack, IndexRefused, Read, SourceIndex, index_mp4
 from streamgate.packaging.segments import MAX_SEGMENT, StoredIndex, assemble
+
+Index = Callable[[Read, int], SourceIndex]
 
 LONGEST_S = 2.0
 LARGEST_MIB = 1500
@@ -27,11 +31,34 @@ _NUMBERS = (0, 1, 2, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000
 _TABLES = (
     b"stsz stco stsc stts ctts stss elst mdhd tkhd mvhd stsd avcC hvcC esds hdlr dref trun tfhd tfdt trex mvex trak"
 ).split()
+_ELEMENTS = [
+    bytes.fromhex(identifier)
+    for identifier in (
+        *(
+            "1a45dfa3",
+            "18538067",
+            "1549a966",
+            "2ad7b1",
+            "1654ae6b",
+            "ae",
+            "d7",
+            "83",
+            "86",
+            "63a2",
+            "e0",
+            "e1",
+            "b0",
+            "56aa",
+        ),
+        *("23e383", "1f43b675", "e7", "a3", "a0", "a1", "fb"),
+    )
+]
 _SOURCE = (
     *("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=12:duration=9"),
     *("-f", "lavfi", "-i", "sine=frequency=440:sample_rate=44100:duration=9", "-c:a", "aac", "-b:a", "32k"),
 )
 _X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-b_strategy", "0", "-g", "24")
+_X265 = ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=none:open-gop=0:keyint=24:pools=1")
 SEEDS: dict[str, tuple[str, ...]] = {
     "last.mp4": _X264,
     "first.mp4": (*_X264, "-movflags", "+faststart"),
@@ -39,14 +66,11 @@ SEEDS: dict[str, tuple[str, ...]] = {
     "signed.mp4": (*_X264, "-movflags", "+negative_cts_offsets"),
     "fragments.mp4": (*_X264, "-movflags", "+frag_keyframe+empty_moov"),
     "dash.mp4": (*_X264, "-movflags", "+dash+frag_keyframe+delay_moov"),
-    "hevc.mp4": (
-        "-c:v",
-        "libx265",
-        "-preset",
-        "ultrafast",
-        "-x265-params",
-        "log-level=none:open-gop=0:keyint=24:pools=1",
-    ),
+    "hevc.mp4": _X265,
+    "simple.mkv": _X264,
+    "small.mkv": (*_X264, "-cluster_time_limit", "100", "-shortest"),
+    "live.mkv": (*_X264, "-live", "1"),
+    "hevc.mkv": _X265,
 }
 """Name of a seed film → how the ffmpeg command line makes its picture."""
 
@@ -101,10 +125,11 @@ def run(films: list[tuple[str, bytes]], count: int, seed: int) -> tuple[Counter[
     slowest = 0.0
     for number in range(count):
         name, data = films[number % len(films)]
-        mutated = mutate(data, random.Random(seed * 1_000_003 + number))
+        chance = random.Random(seed * 1_000_003 + number)
+        mutated = mutate_matroska(data, chance) if name.endswith("mkv") else mutate(data, chance)
         began = time.perf_counter()
         try:
-            end = examine(mutated)
+            end = examine(mutated, indexed_as(name))
         except Exception as error:  # noqa: BLE001 (the point is to see everything)
             end = type(error).__name__
             wrong.append(f"{name} mutation {number} (seed {seed}): {type(error).__name__}: {error}")
@@ -149,7 +174,41 @@ def _place(data: bytearray, kind: bytes, chance: random.Random) -> int:
     return data.find(kind, found + 4) if found >= 0 and chance.random() < 0.4 else found
 
 
-def examine(data: bytes) -> str:
+def mutate_matroska(data: bytes, chance: random.Random) -> bytes:
+    """As `mutate`, by the elements of Matroska: identifiers, sizes, times, flags, and what tracks say of themselves."""
+    made = bytearray(data)
+    for _ in range(chance.choice((1, 1, 2, 4))):
+        places = [
+            at for kind in _ELEMENTS if (at := made.find(kind, chance.choice((0, 0, chance.randrange(len(made)))))) >= 0
+        ]
+        at = chance.choice(places) + chance.choice((-1, 0, 1, 1, 2, 3, 4, 5, 6, chance.randrange(40)))
+        at = min(max(at, 0), len(made) - 8)
+        kind = chance.randrange(6)
+        if kind <= 1:
+            made[at] = chance.choice((0, 1, 0x10, 0x40, 0x80, 0x81, 0xFF, chance.randrange(256)))
+        elif kind == 2:
+            made[at] ^= 1 << chance.randrange(8)
+        elif kind == 3:
+            made[at : at + 8] = b"\x01" + chance.choice(
+                (b"\xff" * 7, bytes(7), b"\x7f" + bytes(6), bytes(3) + b"\xff" * 4)
+            )
+        elif kind == 4:
+            other = chance.choice(places)
+            made[at : at + 8], made[other : other + 8] = made[other : other + 8], made[at : at + 8]
+        else:
+            length = chance.randrange(1, 200)
+            del made[at : at + length]
+    if chance.random() < 0.05:
+        del made[chance.randrange(len(made)) :]
+    return bytes(made)
+
+
+def indexed_as(name: str) -> Index:
+    """What reads a seed film of this name."""
+    return index_matroska if name.endswith("mkv") else index_mp4
+
+
+def examine(data: bytes, index_of: Index = index_mp4) -> str:
     """``film``, or the code of the refusal; `NotWhole` for anything between the two."""
 
     def read(offset: int, length: int) -> bytes:
@@ -158,7 +217,7 @@ def examine(data: bytes) -> str:
         return data[offset : offset + length]
 
     try:
-        index = index_mp4(read, len(data))
+        index = index_of(read, len(data))
     except IndexRefused as refused:
         if not refused.detail.endswith("."):
             raise NotWhole("a refusal without a sentence") from refused

@@ -1,4 +1,4 @@
-"""What of an MP4 or MOV is served as it was uploaded: decided per track, from the container's index alone.
+"""What of an MP4, MOV, Matroska or WebM is served as it was uploaded: decided per track, from the container's structure alone.
 
 The first place in the playlists is for what every player takes; HEVC and AV1 pass through too, in the last place. What is not
 cut and coded as browsers need it goes to the encoders as a whole, with the reason that the asset's ``source`` then states.
@@ -17,10 +17,13 @@ from streamgate.media.languages import bcp47
 from streamgate.media.model import LadderSettings, PlannedRendition
 from streamgate.media.opening import RangeFile, Source
 from streamgate.media.probe import AudioFound, Probe, VideoFound
+from streamgate.packaging.matroskaindex import index_matroska
 from streamgate.packaging.sampleindex import IndexedTrack, IndexRefused, Read, SourceIndex, index_mp4
 
 SOURCE = "source"
 """The name of the rendition that is the uploaded video."""
+
+_INDEXED = {"mp4": index_mp4, "matroska": index_matroska}
 
 LARGEST_INDEX = 48 << 20
 """Bytes of a stored index: it crosses from the child in one message."""
@@ -60,11 +63,11 @@ def passing(source: Source, found: Probe, ladder: LadderSettings) -> Passing | s
     """What of the film passes through, or the sentence that says why nothing does."""
     if not ladder.passthrough:
         return SWITCHED_OFF
-    if found.container != "mp4":
-        return "Only MP4 and MOV are served as they are; every rendition is encoded from the upload."
+    if found.container not in _INDEXED:
+        return "Only MP4, MOV, Matroska and WebM are served as they are; every rendition is encoded from the upload."
     try:
         with _reader(source) as read:
-            index = index_mp4(read, source.size, segment_s=ladder.segment_s, far=source.far)
+            index = _INDEXED[found.container](read, source.size, segment_s=ladder.segment_s, far=source.far)
     except IndexRefused as refused:
         return refused.detail
     if len(index.blob) > LARGEST_INDEX:

@@ -112,6 +112,8 @@ def _indexed(source: Source, found: Probe, passed: Passing, limits: Limits) -> _
     """Times from the index: the file is read as a whole only where it has text subtitles."""
     encoded = [track.index for track in found.audio if track.index not in passed.audio]
     packets = begins(source, limits.max_pixels, encoded)
+    for index in packets.keys() & passed.index.ends.keys():
+        packets[index].last = max(packets[index].last, round(passed.index.ends[index] / packets[index].base))
     kept = [track for track in (passed.video, *passed.audio.values()) if track is not None]
     if passed.video is not None:
         packets[passed.video.number] = PacketTimes(Fraction(1, passed.video.timescale))
@@ -121,6 +123,7 @@ def _indexed(source: Source, found: Probe, passed: Passing, limits: Limits) -> _
         origin=passed.origin,
         end=passed.origin + max(Fraction(track.boundaries[-1], track.timescale) for track in kept),
         captions=scan(source, limits.max_pixels, ()).captions if told else (),
+        warnings=(DAMAGED,) if passed.index.cut_off else (),
     )
 
 

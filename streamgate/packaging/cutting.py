@@ -7,8 +7,8 @@ multiple of the target; sound at the first frame at or after each cut of the vid
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import numpy as np
@@ -62,13 +62,17 @@ class IndexedTrack:
 @dataclass(frozen=True, slots=True)
 class SourceIndex:
     """What of a source can be served as it is. ``refused``: the other tracks, as (number, code, sentence). ``origin``: the source's
-    time, in seconds, that is the film's time 0. ``blob``: the index to be stored, for `segments.StoredIndex`."""
+    time, in seconds, that is the film's time 0. ``blob``: the index to be stored, for `segments.StoredIndex`. ``ends``: when sound
+    that is not served as it is ends, by number, in seconds of the source, where the container itself does not say. ``cut_off``:
+    whether the source ends in the middle of something."""
 
     video: IndexedTrack | None
     audio: tuple[IndexedTrack, ...]
     refused: tuple[tuple[int, str, str], ...]
     origin: Fraction
     blob: bytes
+    ends: Mapping[int, Fraction] = field(default_factory=dict)
+    cut_off: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +265,7 @@ def _segments(
         init=cmaf.init_segment(_copied(track)),
         width=about.width,
         height=about.height,
-        frame_rate=_frame_rate(samples, scale) if about.kind == "video" else None,
+        frame_rate=(about.frame_rate or _frame_rate(samples, scale)) if about.kind == "video" else None,
         rotation=about.rotation,
         channels=about.channels,
         sample_rate=about.sample_rate,

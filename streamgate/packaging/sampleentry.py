@@ -22,7 +22,7 @@ VIDEO_RECORDS: Mapping[bytes, bytes] = {
 _KEPT_OF_VIDEO = (b"avcC", b"hvcC", b"av1C", b"colr", b"pasp", b"mdcv", b"clli")
 _VIDEO_ENTRY = 78
 _AAC = 0x40
-_AAC_OBJECTS = ("mp4a.40.2", "mp4a.40.5", "mp4a.40.29")
+AAC_OBJECTS = ("mp4a.40.2", "mp4a.40.5", "mp4a.40.29")
 _ROTATIONS = {(1, 0, 0, 1): 0, (0, 1, -1, 0): 90, (-1, 0, 0, -1): 180, (0, -1, 1, 0): 270}
 
 
@@ -38,7 +38,8 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A track. ``entry``: its sample entry as a box, as its init segment holds it. ``config``: the configuration record."""
+    """A track. ``entry``: its sample entry as a box, as its init segment holds it. ``config``: the configuration record.
+    ``frame_rate``: where the file states it and its times agree."""
 
     kind: str
     codec: str
@@ -53,6 +54,7 @@ class Description:
     height: int | None = None
     channels: int | None = None
     sample_rate: int | None = None
+    frame_rate: tuple[int, int] | None = None
 
     @property
     def rotation(self) -> int:
@@ -138,7 +140,7 @@ def _video(entry: Box, common: dict[str, object]) -> Description:
         raise IndexRefused("no_config", "The video lacks the configuration of its decoder.")
     width, height = unpack(">2H", entry.content, 24)
     try:
-        codec = _video_codec(entry.kind, config)
+        codec = video_codec(entry.kind, config)
     except ValueError:
         raise IndexRefused("no_config", "The configuration of the video's decoder is damaged.") from None
     return Description(
@@ -166,7 +168,7 @@ def _trailing(content: memoryview) -> list[Box]:
     return list(boxes(content))
 
 
-def _video_codec(kind: bytes, config: bytes) -> str:
+def video_codec(kind: bytes, config: bytes) -> str:
     name = kind.decode("ascii")
     if name.startswith("avc"):
         if not config[5:6] or (name == "avc1" and not config[5] & 0x1F):
@@ -190,9 +192,9 @@ def _audio(entry: Box, common: dict[str, object]) -> Description:
         raise IndexRefused("no_config", "The sound lacks the configuration of its decoder.")
     config = _aac_config(found[b"esds"])
     codec = aac_codec(config)
-    if codec not in _AAC_OBJECTS:
+    if codec not in AAC_OBJECTS:
         raise _no_browser(entry.kind, "sound")
-    channels, sample_rate = _aac_shape(config, channels, rate >> 16)
+    channels, sample_rate = aac_shape(config, channels, rate >> 16)
     track = cmaf.AudioTrack(sample_rate, channels, config, 0)
     return Description(
         kind="audio",
@@ -213,7 +215,7 @@ def _no_browser(kind: bytes, what: str) -> IndexRefused:
 _RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 
 
-def _aac_shape(config: bytes, channels: int, rate: int) -> tuple[int, int]:
+def aac_shape(config: bytes, channels: int, rate: int) -> tuple[int, int]:
     """Channels and rate of an AudioSpecificConfig (14496-3, 1.6.2.1), the sample entry's where it does not say."""
     bits = int.from_bytes(config[:8].ljust(8, b"\0"), "big")
     at = 64 - 5

@@ -163,6 +163,24 @@ def test_sound_that_players_do_not_take_is_encoded_beside_the_upload(instant: Se
     assert times(f"{base}audio-1/playlist.m3u8", "a")[-1] == pytest.approx(9, abs=0.1)
 
 
+def test_matroska_is_served_as_it_is_with_sound_of_both_kinds(instant: Server, natural: Path, tmp_path: Path) -> None:
+    """One track of sound passes through, the other is encoded to its end, though no track of such a file says where that is."""
+    copied = ("-i", str(natural), "-map", "0:v", "-map", "0:a", "-map", "0:a", "-c", "copy", "-c:a:1", "ac3")
+    source = by_ffmpeg(tmp_path, "film.mkv", *copied)
+    asset_id = upload(instant, source, visibility="public")
+    found = wait_final(instant, asset_id)
+    assert (found["state"], found["source"]["mode"], found["warnings"]) == ("ready", "passthrough", [])
+    assert list(renditions(found)) == ["source", "120p", "240p", "audio-1", "audio-2"]
+    base = play(instant, asset_id, None).json()["hls_url"].removesuffix("master.m3u8")
+    picture, sound = times(source, "v"), times(source, "a")
+    assert times(f"{base}source/playlist.m3u8", "v") == pytest.approx(picture, abs=0.001)
+    assert times(f"{base}120p/playlist.m3u8", "v") == pytest.approx([0.0, *picture[1:]], abs=0.002)
+    heard = times(f"{base}audio-1/playlist.m3u8", "a")
+    assert len(heard) == pytest.approx(len(sound), abs=1)
+    assert abs(heard[-1] - sound[-1]) < TOGETHER_S
+    assert times(f"{base}audio-2/playlist.m3u8", "a")[-1] == pytest.approx(sound[-1], abs=0.05)
+
+
 def test_what_no_player_takes_is_encoded_and_says_why(instant: Server, tmp_path: Path) -> None:
     source = by_ffmpeg(tmp_path, "old.mp4", *moving(5), "-c:v", "mpeg4")
     asset_id = upload(instant, source, visibility="public")

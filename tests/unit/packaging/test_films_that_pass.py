@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -15,13 +14,12 @@ from hypothesis import strategies as st
 
 from streamgate.packaging.sampleindex import IndexedTrack, IndexRefused, index_mp4
 from streamgate.packaging.segments import MAX_SEGMENT, StoredIndex
-from tests.support.conformance_media import boxes, only, read_segment
+from tests.support.conformance_media import only
 from tests.support.films import by_ffmpeg, film, moving, tone
 from tests.support.mp4_edit import as_co64, box, changed, long_box, same
-from tests.support.passed import Bytes, Passed, decoded, passed, payloads
+from tests.support.passed import Bytes, Passed, check, check_times, decoded, passed
 
 SECONDS = 11
-TOGETHER_S = 0.005
 X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-threads", "1", "-pix_fmt", "yuv420p")
 REORDERED = (*X264, "-bf", "3", "-g", "50", "-b_strategy", "0")
 AAC = ("-c:a", "aac", "-b:a", "64k")
@@ -57,56 +55,6 @@ KINDS: dict[str, tuple[str, ...]] = {
 def made(folder: Path, name: str) -> Path:
     path = folder / name
     return path if path.exists() else by_ffmpeg(folder, name, *KINDS[name])
-
-
-def check_times(given: Passed, track: IndexedTrack) -> None:
-    """No gap and no overlap: each segment begins where its boundary says and where the one before it ends."""
-    pieces = [read_segment(segment) for segment in given.segments(track)]
-    assert [piece.sequence for piece in pieces] == list(range(1, len(pieces) + 1))
-    edit = 0
-    for where, payload in boxes(track.init):
-        if where[-1] == b"elst":
-            _, edit = struct.unpack_from(">Ii", payload, 8)
-    assert edit >= 0
-    shown: list[int] = []
-    for piece, start, end in zip(pieces, track.boundaries, track.boundaries[1:], strict=False):
-        times = [time - edit for time in piece.shown()]
-        assert min(times) == times[0] == start or track.kind == "audio"
-        assert max(times) < end
-        assert piece.rows[0].key
-        assert all(row.duration > 0 and row.offset >= 0 for row in piece.rows)
-        shown += times
-    for piece, after in itertools.pairwise(pieces):
-        assert piece.decode_time + sum(row.duration for row in piece.rows) == after.decode_time
-    assert sorted(shown) == track.times.tolist()
-    assert track.frames == len(shown)
-
-
-def check_picture(given: Passed, track: IndexedTrack, source: bytes) -> None:
-    there, here = decoded(source, "video"), decoded(given.whole(track), "video")
-    assert [frame.digest for frame in here] == [frame.digest for frame in there]
-    assert [frame.time + given.index.origin for frame in here] == pytest.approx(
-        [frame.time for frame in there], abs=0.001
-    )
-    assert payloads(given.whole(track), "video") == payloads(source, "video")
-
-
-def check_sound(given: Passed, track: IndexedTrack, source: bytes, which: int = 0) -> None:
-    there, here = decoded(source, "audio", which), decoded(given.whole(track), "audio")
-    assert abs(here[0].time + given.index.origin - there[0].time) < TOGETHER_S
-    assert len(here) == len(there)
-    assert max(abs(a.time + given.index.origin - b.time) for a, b in zip(here, there, strict=True)) < TOGETHER_S
-    served = payloads(given.whole(track), "audio")
-    assert served == payloads(source, "audio", which)[-len(served) :]
-
-
-def check(given: Passed, source: bytes) -> None:
-    if given.index.video is not None:
-        check_times(given, given.index.video)
-        check_picture(given, given.index.video, source)
-    for which, track in enumerate(given.index.audio):
-        check_times(given, track)
-        check_sound(given, track, source, which)
 
 
 @pytest.mark.parametrize("name", KINDS)
