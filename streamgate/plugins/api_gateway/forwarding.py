@@ -47,7 +47,7 @@ REFUSED = frozenset({"CONNECT", "TRACE"})
 DEADLINE = "x-streamgate-deadline"
 """How many seconds the service has (`runtime.edge`)."""
 
-ANSWERS_BEFORE = 0.95
+ANSWERS_BEFORE = 0.9
 """The service is given a little less time than we wait, so that it says itself that it was too late."""
 
 OUR_OWN = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")

@@ -144,7 +144,7 @@ async def test_nobody_speaks_for_the_gateway() -> None:
         assert got[b"host"] == [b"127.0.0.1:%d" % port]
         ours = {b"x-forwarded-for", b"host", b"connection", b"traceparent", b"x-streamgate-deadline"}
         assert not ({name.encode() for name in forged} - ours) & got.keys()
-        assert got[b"x-streamgate-deadline"] == [b"28.500"]
+        assert got[b"x-streamgate-deadline"] == [b"27.000"]
         assert b"x-hop" not in b",".join(got.get(b"connection", [])).lower()
 
 
@@ -153,7 +153,7 @@ async def test_a_service_is_told_how_long_it_has_where_the_body_is_whole() -> No
     async with listening(service) as port, gateway(port, answer_timeout_s=20) as client:
         for content in (None, b"small"):
             await client.post("/api/v1/films", content=content, headers={"x-streamgate-deadline": "600"})
-            assert service.headers()[b"x-streamgate-deadline"] == [b"19.000"]
+            assert service.headers()[b"x-streamgate-deadline"] == [b"18.000"]
         await client.post("/api/v1/films", content=_slowly([b"a", b"b"]), headers={"x-streamgate-deadline": "600"})
         assert b"x-streamgate-deadline" not in service.headers()
 
@@ -166,12 +166,11 @@ async def test_a_service_that_is_too_late_says_so_itself_and_is_not_taken_for_aw
         await asyncio.sleep(PATIENT_S)
 
     service = Edge(slow, metrics=Metrics("films", "0"), clients=Clients(), body_timeout_s=PATIENT_S)
-    async with listening(service) as port, gateway(port, answer_timeout_s=0.4) as client:
-        for _ in range(12):
-            answer = await client.get("/api/v1/films")
+    async with listening(service) as port, gateway(port, answer_timeout_s=2) as client:
+        for answer in await asyncio.gather(*(client.get("/api/v1/films") for _ in range(12))):
             assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
             assert "longer than its deadline" in answer.json()["detail"]
-    assert all(seconds is not None and seconds < 0.4 for seconds in left)
+    assert all(seconds is not None and seconds < 1.8 for seconds in left)
 
 
 async def test_request_id_and_trace_context_go_along() -> None:
