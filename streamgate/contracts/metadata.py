@@ -59,7 +59,7 @@ class PolicySummary(msgspec.Struct, frozen=True):
 
 class Asset(msgspec.Struct, frozen=True, kw_only=True):
     """A film as its viewers and its owner see it. ``progress`` from 0 to 1; ``duration`` in seconds; ``cold_days`` as in
-    `AssetChanges`."""
+    `AssetChanges`. ``playable`` may be true while ``state`` is ``uploading``: what has arrived of the film then plays."""
 
     id: str
     title: str

@@ -71,15 +71,26 @@ class Storyboard(msgspec.Struct, frozen=True, kw_only=True):
 
 class SourcePlan(msgspec.Struct, frozen=True, kw_only=True):
     """Where segments that are served as uploaded come from: the sample index (a storage key), and the objects that, joined
-    in order, are the source. They stay as long as the film."""
+    in order, are the source. They stay as long as the film. ``announced``: bytes of a source that is still being uploaded, of which
+    the parts are what is there."""
 
     index_key: str
     parts: tuple[SourcePart, ...]
+    announced: int | None = None
 
     @property
     def size(self) -> int:
         """Bytes of the whole source."""
-        return sum(part.length for part in self.parts)
+        return sum(part.length for part in self.parts) if self.announced is None else self.announced
+
+
+class Growing(msgspec.Struct, frozen=True, kw_only=True):
+    """A film that is still being uploaded: its timeline ends where what has arrived does, and goes on in the next answer.
+
+    ``target_s``: no segment of it is longer, rounded to whole seconds.
+    """
+
+    target_s: int
 
 
 class Presentation(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +98,7 @@ class Presentation(msgspec.Struct, frozen=True, kw_only=True):
 
     ``plan_id`` changes when the film is planned anew; segments of different plans never mix.
     Renditions stand lowest compatible first, video before audio; before them all the source itself, where every player
-    takes it. ``source`` is there when a rendition passes through.
+    takes it. ``source`` is there when a rendition passes through. ``growing``: None once the upload is complete.
     """
 
     asset_id: str
@@ -98,6 +109,7 @@ class Presentation(msgspec.Struct, frozen=True, kw_only=True):
     captions: tuple[CaptionPlan, ...] = ()
     storyboard: Storyboard | None = None
     source: SourcePlan | None = None
+    growing: Growing | None = None
 
 
 class SegmentObject(msgspec.Struct, frozen=True):

@@ -26,6 +26,31 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     filetype: str | None = None
 
 
+class GrowingSource(msgspec.Struct, frozen=True, kw_only=True):
+    """The bytes of a film whose upload still runs: those of the parts, in order, joined, are there and count.
+
+    ``size``: bytes of the whole, as announced. The parts stay, with these bytes, until the upload or the film ends.
+    """
+
+    asset_id: str
+    size: int
+    parts: tuple[SourcePart, ...]
+
+    @property
+    def arrived(self) -> int:
+        """Bytes that are there."""
+        return sum(part.length for part in self.parts)
+
+
+class GrowingPayload(msgspec.Struct, frozen=True, kw_only=True):
+    """Payload of the job ``transcoder.growing`` (queue ``growing``): follow an upload of which bytes have begun to arrive.
+
+    Its key is ``growing:<asset_id>``; it is submitted again when bytes come after a pause.
+    """
+
+    asset_id: str
+
+
 class IngestPayload(msgspec.Struct, frozen=True, kw_only=True):
     """Payload of the job ``transcoder.ingest`` (queue ``transcode``), submitted as an upload completes.
 
@@ -51,4 +76,8 @@ class Uploads(Protocol):
 
     async def source(self, asset_id: str) -> Source:
         """Where the film's bytes lie; `NotFound` when the film has no completed upload."""
+        ...
+
+    async def growing(self, asset_id: str) -> GrowingSource:
+        """What has arrived of a film; `NotFound` when no upload of it of known length runs (any more, or yet)."""
         ...

@@ -17,6 +17,7 @@ import av.error
 from streamgate.domain.asset import FailureCode, MediaRefused
 from streamgate.media import confine, opening
 from streamgate.media.encode import encode_chunk
+from streamgate.media.growing import look
 from streamgate.media.plan import make_plan
 from streamgate.media.poster import make_poster
 from streamgate.media.storyboard import make_sheet
@@ -27,6 +28,8 @@ from streamgate.media.wire import (
     Confinement,
     Encoded,
     EncodeTask,
+    GrowTask,
+    Looked,
     Order,
     Picture,
     Planned,
@@ -90,6 +93,8 @@ def _do(order: Order, link: socket.socket, confined: tuple[str, ...]) -> Answer:
     task = order.task
     if isinstance(task, ProbeTask):
         return Attempted(_try_to_escape(task), confined)
+    if isinstance(task, GrowTask):
+        return Looked(look(opening.Source(order.source.size, None, link, task.extents), task))
     source = opening.Source(order.source.size, order.source.path, link)
     if isinstance(task, PlanTask):
         return Planned(make_plan(source, task.ladder, task.limits))

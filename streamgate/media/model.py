@@ -160,3 +160,22 @@ class EncodedChunk(msgspec.Struct, frozen=True, kw_only=True):
     segments: tuple[EncodedSegment, ...]
     damaged: int = 0
     warnings: tuple[MediaWarning, ...] = ()
+
+
+class Grown(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be played of a source that still arrives.
+
+    ``plan``: its renditions, all of them served as uploaded, with the boundaries of all that the index tells of; None when nothing
+    plays yet, or when the index is as it was (``mark`` tells). ``count``: how many segments of each rendition are there; one
+    that has fewer is there as a whole. ``wanted``: the end of the bytes that must have arrived before another look finds more; None
+    when it will find no more before the last byte, because of ``reason`` if it is not that all is there. ``looked_at`` and
+    ``lies``: what the next look need not look at again.
+    """
+
+    plan: MediaPlan | None = None
+    count: int = 0
+    wanted: int | None = None
+    looked_at: int = 0
+    lies: tuple[int, ...] = ()
+    mark: bytes = b""
+    reason: str = ""

@@ -11,6 +11,7 @@ import io
 import socket
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import av
 import av.error
@@ -135,11 +136,34 @@ class RangeFile(io.RawIOBase):
         return bytes(pieces)
 
 
-class Source:
-    """The film of this child: opened as often as needed, by path or by ranges."""
+class PartFile(RangeFile):
+    """A source of which only some ``extents`` (begin, end) are there: elsewhere it ends."""
 
-    def __init__(self, size: int, path: str | None, link: socket.socket) -> None:
+    def __init__(
+        self, size: int, extents: Sequence[tuple[int, int]], link: socket.socket, turn: threading.Lock
+    ) -> None:
+        super().__init__(size, link, turn)
+        self._extents = extents
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most ``size`` bytes, fewer where an extent ends; b"" outside them all."""
+        end = next((end for begin, end in self._extents if begin <= self._at < end), self._at)
+        count = min(_BLOCK if size < 0 else size, end - self._at)
+        if count <= 0:
+            return b""
+        piece = self.range(self._at, count)
+        self._at += len(piece)
+        return piece
+
+
+class Source:
+    """The film of this child: opened as often as needed, by path or by ranges. ``extents``: what of it is there, if not all."""
+
+    def __init__(
+        self, size: int, path: str | None, link: socket.socket, extents: Sequence[tuple[int, int]] = ()
+    ) -> None:
         self.size = size
+        self.extents = extents
         self._path = path
         self._link = link
         # Several threads of an encode read the source; one of them asks at a time.
@@ -154,6 +178,12 @@ class Source:
         """The bytes themselves."""
         if self._path is not None:
             return open(self._path, "rb", buffering=0)  # noqa: PTH123  the caller closes it
+        return self.ranges()
+
+    def ranges(self) -> RangeFile:
+        """The bytes as the server sends them."""
+        if self.extents:
+            return PartFile(self.size, self.extents, self._link, self._turn)
         return RangeFile(self.size, self._link, self._turn)
 
     def open(self, max_pixels: int) -> InputContainer:
@@ -166,7 +196,7 @@ class Source:
             "probesize": str(8 << 20),
             "analyzeduration": "10000000",
         }
-        target = f"file:{self._path}" if self._path is not None else RangeFile(self.size, self._link, self._turn)
+        target = f"file:{self._path}" if self._path is not None else self.ranges()
         try:
             return av.open(
                 target,

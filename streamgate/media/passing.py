@@ -70,6 +70,11 @@ def passing(source: Source, found: Probe, ladder: LadderSettings) -> Passing | s
             index = _INDEXED[found.container](read, source.size, segment_s=ladder.segment_s, far=source.far)
     except IndexRefused as refused:
         return refused.detail
+    return chosen(index, found)
+
+
+def chosen(index: SourceIndex, found: Probe) -> Passing | str:
+    """What of an index is served, or the sentence that says why nothing is."""
     if len(index.blob) > LARGEST_INDEX:
         return "The film has too many samples to be served as it is."
     wanted = {track.index for track in found.audio}

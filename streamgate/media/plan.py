@@ -144,7 +144,7 @@ def _renditions(
         renditions.insert(place, video_rendition(source, found.video))
     bitrates = AUDIO_ALONE if film is None and not kept else ()
     for number, track in enumerate(found.audio, start=1):
-        default = track.index == _default(found.audio)
+        default = track.index == default_audio(found.audio)
         if track.index in kept:
             renditions.append(audio_rendition(kept[track.index], track, number, default=default))
         elif timed.packets[track.index].times:
@@ -276,7 +276,7 @@ def _frame_rate(times: Sequence[int], timescale: int, stated: Fraction | None) -
     return min(max(counted.limit_denominator(1001), Fraction(1, 60)), _FASTEST)
 
 
-def _default(found: Sequence[AudioFound]) -> int:
+def default_audio(found: Sequence[AudioFound]) -> int:
     """The index of the audio track that plays when nobody chooses."""
     return next((track.index for track in found if track.default), found[0].index)
 

@@ -19,7 +19,7 @@ import structlog
 from streamgate.domain.asset import FailureCode, MediaRefused
 from streamgate.domain.errors import StreamGateError, Unavailable
 from streamgate.media.children import Child, Nursery
-from streamgate.media.model import EncodedChunk, LadderSettings, Limits, MediaPlan
+from streamgate.media.model import EncodedChunk, Grown, LadderSettings, Limits, MediaPlan
 from streamgate.media.precedence import Allowance, Precedence
 from streamgate.media.wire import (
     MAX_RANGE,
@@ -30,6 +30,8 @@ from streamgate.media.wire import (
     Encoded,
     EncodeTask,
     Given,
+    GrowTask,
+    Looked,
     Order,
     Picture,
     Planned,
@@ -111,6 +113,27 @@ class Sandbox:
         if not isinstance(answer, Planned):
             raise _strange(answer)
         return answer.plan
+
+    async def look(
+        self,
+        source: ByteSource,
+        *,
+        extents: tuple[tuple[int, int], ...],
+        before: Grown,
+        ladder: LadderSettings,
+        limits: Limits,
+        timeout_s: float = 60.0,
+    ) -> Grown:
+        """What can be played of a source that still arrives: ``extents`` of it, as (begin, end), are there, the first from 0 on.
+
+        ``before``: what the last look came to. Raises `MediaRefused` as `plan` does.
+        """
+        confinement = _confinement(_PLAN_MEMORY, timeout_s)
+        task = GrowTask(ladder, limits, extents, before.looked_at, before.lies, before.mark)
+        answer = await self._run(task, source, confinement, timeout_s, eager=False)
+        if not isinstance(answer, Looked):
+            raise _strange(answer)
+        return answer.grown
 
     async def encode(
         self,

@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from streamgate.contracts.transcoder import Storyboard
-from streamgate.media.model import EncodedChunk, LadderSettings, Limits, MediaPlan, PlannedRendition
+from streamgate.media.model import EncodedChunk, Grown, LadderSettings, Limits, MediaPlan, PlannedRendition
 
 MAX_FRAME = 64 << 20
 """No message is longer (a plan of a twelve-hour film is under 4 MB)."""
@@ -92,7 +92,21 @@ class ProbeTask(msgspec.Struct, frozen=True, tag=True):
     crash: bool = False
 
 
-Task = PlanTask | EncodeTask | PosterTask | SheetTask | ProbeTask
+class GrowTask(msgspec.Struct, frozen=True, tag=True):
+    """Look at a source that still arrives: what of it can be played now? ``extents``: what is there of it, as (begin, end).
+
+    ``looked_at``, ``lies`` and ``mark``: what the last look at it came to (`media.model.Grown`).
+    """
+
+    ladder: LadderSettings
+    limits: Limits
+    extents: tuple[tuple[int, int], ...]
+    looked_at: int
+    lies: tuple[int, ...]
+    mark: bytes
+
+
+Task = PlanTask | EncodeTask | PosterTask | SheetTask | ProbeTask | GrowTask
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -134,6 +148,12 @@ class Picture(msgspec.Struct, frozen=True, tag=True):
     jpeg: bytes
 
 
+class Looked(msgspec.Struct, frozen=True, tag=True):
+    """What a look at an arriving source came to."""
+
+    grown: Grown
+
+
 class Attempted(msgspec.Struct, frozen=True, tag=True):
     """What a `ProbeTask` could do although it should not."""
 
@@ -158,7 +178,7 @@ class Broken(msgspec.Struct, frozen=True, tag=True):
     defect: bool = False
 
 
-Answer = Want | Planned | Encoded | Picture | Attempted | Refused | Broken
+Answer = Want | Planned | Looked | Encoded | Picture | Attempted | Refused | Broken
 
 T = TypeVar("T")
 

@@ -37,6 +37,8 @@ class IndexedTrack:
     ``number``: its place among the tracks of the file, from 0. ``boundaries``: where each segment begins, and last the end, in
     ticks. ``bandwidth`` and ``average_bandwidth`` in bits per second. ``init``: its init segment. ``rotation`` in degrees
     clockwise. ``frames``: samples that are served; ``times``: when they are shown, ascending, in ticks.
+    ``needed``: for each segment the end of the bytes of the source that say all of it, those that show where the next begins
+    included; never less than that of the segment before.
     """
 
     number: int
@@ -57,6 +59,7 @@ class IndexedTrack:
     default: bool
     frames: int
     times: NDArray[np.int64]
+    needed: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,8 +276,16 @@ def _segments(
         default=about.enabled,
         frames=len(samples),
         times=np.sort(track.begins),
+        needed=_needed(samples, starts),
     )
     return made, rows, ranges
+
+
+def _needed(samples: Samples, starts: list[int]) -> Numbers:
+    ends = samples.offsets + samples.sizes
+    whole = np.maximum.reduceat(ends, starts)
+    found: Numbers = np.maximum.accumulate(np.maximum(whole, np.append(ends[starts[1:]], 0)))
+    return found
 
 
 def _copied(track: ShownTrack) -> cmaf.CopiedTrack:

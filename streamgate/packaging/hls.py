@@ -11,9 +11,10 @@ import itertools
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from streamgate.contracts.transcoder import CaptionPlan, Presentation, RenditionPlan
+from streamgate.contracts.transcoder import CaptionPlan, Growing, Presentation, RenditionPlan
 
 _VERSION = 7
+_EVENT = ["#EXT-X-PLAYLIST-TYPE:EVENT", "#EXT-X-START:TIME-OFFSET=0"]
 _MICROSECONDS = 1_000_000
 _AUDIO_GROUP = "audio"
 _CAPTION_GROUP = "subs"
@@ -60,13 +61,16 @@ def audio_tracks(renditions: Sequence[RenditionPlan]) -> list[list[RenditionPlan
     return list(tracks.values())
 
 
-def media_playlist(rendition: RenditionPlan, init_name: str = "init.mp4") -> str:
+def media_playlist(rendition: RenditionPlan, init_name: str = "init.mp4", growing: Growing | None = None) -> str:
     """The playlist of one rendition: all its segments, for a film that is whole.
+
+    Of one that is still being uploaded those that are there, as an EVENT (section 4.3.3.5) that players begin at its beginning.
 
     Durations are differences of the boundaries rounded to a microsecond, so that any sum of them is off by less
     than a microsecond.
     """
-    return _playlist(rendition, f'#EXT-X-MAP:URI="{quote(init_name)}"', "{}.m4s", ["#EXT-X-INDEPENDENT-SEGMENTS"])
+    tags = ["#EXT-X-INDEPENDENT-SEGMENTS"]
+    return _playlist(rendition, f'#EXT-X-MAP:URI="{quote(init_name)}"', "{}.m4s", tags, growing)
 
 
 def iframe_playlist(rendition: RenditionPlan) -> str:
@@ -94,23 +98,27 @@ def caption_playlist(caption: CaptionPlan, duration: float) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _playlist(rendition: RenditionPlan, init: str, segment: str, tags: Sequence[str]) -> str:
+def _playlist(
+    rendition: RenditionPlan, init: str, segment: str, tags: Sequence[str], growing: Growing | None = None
+) -> str:
     edges = [_microseconds(tick, rendition.timescale) for tick in rendition.boundaries]
     durations = [end - start for start, end in itertools.pairwise(edges)]
+    longest = growing.target_s if growing is not None else 1
     target = max((_rounded_seconds(duration) for duration in durations), default=1)
     lines = [
         "#EXTM3U",
         f"#EXT-X-VERSION:{_VERSION}",
-        f"#EXT-X-TARGETDURATION:{max(1, target)}",
+        f"#EXT-X-TARGETDURATION:{max(longest, target)}",
         "#EXT-X-MEDIA-SEQUENCE:0",
-        "#EXT-X-PLAYLIST-TYPE:VOD",
+        *(["#EXT-X-PLAYLIST-TYPE:VOD"] if growing is None else _EVENT),
         *tags,
         init,
     ]
     for number, duration in enumerate(durations):
         whole, rest = divmod(duration, _MICROSECONDS)
         lines += [f"#EXTINF:{whole}.{rest:06d},", segment.format(number)]
-    lines.append("#EXT-X-ENDLIST")
+    if growing is None:
+        lines.append("#EXT-X-ENDLIST")
     return "\n".join(lines) + "\n"
 
 

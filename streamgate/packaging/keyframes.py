@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from streamgate.packaging.mp4boxes import Read
+from streamgate.packaging.arriving import Arriving
+from streamgate.packaging.mp4boxes import IndexRefused, Read
 from streamgate.packaging.sampletables import Flags, Samples
 
 MANY = 8000
@@ -24,13 +25,23 @@ IsKey = Callable[[int], bool]
 
 
 def looking(read: Read, samples: Samples, codec: str, config: bytes) -> IsKey:
-    """Looks at samples, each once."""
+    """Looks at samples, each once. Of a source that still arrives, those are believed that are not there yet.
+
+    Raises `IndexRefused` for such a source when it claims nothing that could be believed.
+    """
     judge, unit = _judge(codec, config)
     known: dict[int, bool] = {}
+    arriving = read if isinstance(read, Arriving) else None
+    if arriving is not None and not samples.stated:
+        raise IndexRefused("no_keyframes", "The file does not say which of its pictures are key frames.")
 
     def look(number: int) -> bool:
         if number not in known:
-            known[number] = _is_key(read, int(samples.offsets[number]), int(samples.sizes[number]), judge, unit)
+            offset, size = int(samples.offsets[number]), int(samples.sizes[number])
+            believed = arriving.known(offset, size) if arriving is not None else None
+            known[number] = _is_key(read, offset, size, judge, unit) if believed is None else believed
+            if arriving is not None and believed is None:
+                arriving.found(offset, key=known[number])
         return known[number]
 
     return look

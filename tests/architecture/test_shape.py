@@ -123,7 +123,8 @@ def is_sql(path: str) -> bool:
 
 
 INDEXING = {
-    f"streamgate/packaging/{name}.py" for name in ("fragments", "heads", "keyframes", "sampleindex", "sampletables")
+    f"streamgate/packaging/{name}.py"
+    for name in ("cutting", "fragments", "heads", "keyframes", "sampleindex", "sampletables")
 }
 """Reading a container's index, which happens in children only; serving from a stored index needs no numpy."""
 

@@ -186,7 +186,7 @@ def test_uploaded_bytes_are_served_by_ranges_over_several_parts(
     objects: ObjectService, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     coded = ("-c:v", "libx264", "-preset", "ultrafast", "-g", "100", "-b:v", "12M", "-pix_fmt", "yuv420p")
-    noise = ("-vf", "noise=alls=60:allf=t", *coded)
+    noise = ("-vf", "noise=alls=60:allf=t", *coded, "-movflags", "+faststart")
     source = by_ffmpeg(tmp_path_factory.mktemp("parts"), "noise.mp4", *moving(12, "640x360"), *noise)
     data = source.read_bytes()
     piece = 6 << 20
@@ -195,10 +195,18 @@ def test_uploaded_bytes_are_served_by_ranges_over_several_parts(
     with serving(tmp_path_factory.mktemp("passing") / "data", settings) as server, server.admin() as http:
         url, asset_id = announced(http, len(data))
         for at in range(0, len(data), piece):
+            if at >= 2 * piece:
+                early = wait_playable(server, asset_id)
+                assert early["state"] == "uploading"
+                base = play(server, asset_id, server.admin_key).json()["hls_url"].removesuffix("master.m3u8")
+                first = httpx.get(f"{base}source/0.m4s").raise_for_status().content
             told = OFFSETS | {"upload-offset": str(at)}
             assert http.patch(url, headers=told, content=data[at : at + piece]).status_code == 204
+        wait_for(lambda: http.get(f"/api/v1/assets/{asset_id}").json()["state"] != "uploading")
         found = wait_playable(server, asset_id)
         assert found["source"]["mode"] == "passthrough"
+        wait_for(lambda: "#EXT-X-ENDLIST" in httpx.get(f"{base}source/playlist.m3u8").text)
+        assert httpx.get(f"{base}source/0.m4s").content == first
         address = play(server, asset_id, server.admin_key).json()["hls_url"].replace("master", "source/playlist")
         count = ("-count_frames", "-select_streams", "v:0", "-show_entries", "stream=nb_read_frames")
         assert int(probe(address, *count)["streams"][0]["nb_read_frames"]) == frame_count(source)

@@ -178,6 +178,7 @@ async def test_uploads_and_transcoding_know_nothing_of_a_film_without_bytes(prod
     asset = await product(Catalog).create(OWNER, NewAsset(title="Film"))
     for call in (
         product(Uploads).source(asset.id),
+        product(Uploads).growing(asset.id),
         product(Transcoding).presentation(asset.id),
         product(Transcoding).ensure(asset.id, "v360", 0),
         product(Transcoding).retry(OTHER, asset.id),

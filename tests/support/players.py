@@ -59,6 +59,10 @@ class Player:
         condition = "t => document.getElementById('v').currentTime > t"
         self._page.wait_for_function(condition, arg=seconds, timeout=timeout_s * 1000)
 
+    def wait_until_ended(self, timeout_s: float = 30) -> None:
+        """Return when the film has been played to its end."""
+        self._page.wait_for_function("() => document.getElementById('v').ended", timeout=timeout_s * 1000)
+
     def wait_until_height(self, height: int, timeout_s: float = 20) -> None:
         """Return when pictures of this height are shown."""
         condition = "h => document.getElementById('v').videoHeight === h"

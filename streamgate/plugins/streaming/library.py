@@ -31,6 +31,7 @@ from streamgate.ports.cache import Cache
 from streamgate.ports.storage import BlobStore
 
 PRESENTATION_AGE_S = 60.0
+GROWING_AGE_S = 1.0
 HOT_S = 3600.0
 MAX_PRESENTATIONS = 64
 MAX_OBJECTS = 20_000
@@ -103,15 +104,18 @@ class Library:
         return _playlist(known, "master", lambda: hls.master_playlist(known.presentation))
 
     async def manifest(self, asset_id: str) -> Body:
-        """The DASH manifest; `NotFound` for a film that is not planned."""
+        """The DASH manifest; `NotFound` for a film that is not planned, `Unavailable` for one that is still being uploaded."""
         known = await self._presentation(asset_id)
+        if known.presentation.growing is not None:
+            raise Unavailable("While a film is uploaded it plays by HLS; by DASH once it is there.", retry_after=5)
         return _playlist(known, "manifest", lambda: dash.manifest(known.presentation), MANIFEST)
 
     async def playlist(self, asset_id: str, rendition: str) -> Body:
-        """A rendition's media playlist, complete from the start."""
+        """A rendition's media playlist, complete from the start; while the film is uploaded, what is there."""
         known = await self._presentation(asset_id)
         plan = _rendition(known, rendition)
-        return _playlist(known, rendition, lambda: hls.media_playlist(plan))
+        growing = known.presentation.growing
+        return _playlist(known, rendition, lambda: hls.media_playlist(plan, growing=growing))
 
     async def iframes(self, asset_id: str, rendition: str) -> Body:
         """The I-frame playlist of a video rendition."""
@@ -248,7 +252,8 @@ class Library:
             self._known.move_to_end(asset_id)
             return known
         presentation = await self._transcoding.presentation(asset_id)
-        fresh = _Known(presentation, self._clock.monotonic() + PRESENTATION_AGE_S, {})
+        age_s = PRESENTATION_AGE_S if presentation.growing is None else GROWING_AGE_S
+        fresh = _Known(presentation, self._clock.monotonic() + age_s, {})
         if known is not None and known.presentation == presentation:
             fresh.playlists = known.playlists
         _keep(self._known, asset_id, fresh, MAX_PRESENTATIONS)

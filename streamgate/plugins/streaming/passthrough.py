@@ -35,7 +35,7 @@ class Passthrough:
             raise NotFound("The film has no such segment.")
         joined = Joined(source.parts, self._blobs)
         try:
-            index = await self._index(source.index_key, joined.size)
+            index = await self._index(source.index_key, source.size)
             layout = index.segment(track, number)
         except (NotFound, LookupError, ValueError):
             raise Unavailable("The film's index could not be read.", retry_after=5) from None

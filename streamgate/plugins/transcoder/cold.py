@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 import msgspec
@@ -12,7 +12,9 @@ from streamgate.contracts.metadata import Catalog
 from streamgate.contracts.transcoder import MediaReplaced
 from streamgate.plugins.transcoder import store
 from streamgate.plugins.transcoder.films import QUEUE, REMOVAL, REST, Films
+from streamgate.plugins.transcoder.store import Film
 from streamgate.ports.storage import BlobStore
+from streamgate.runtime.database import Transaction
 from streamgate.runtime.jobs import Attempt, Handler
 from streamgate.runtime.outbox import Outbox
 
@@ -26,6 +28,22 @@ class RemovalPayload(msgspec.Struct, frozen=True, kw_only=True):
 
     asset_id: str
     prefixes: tuple[str, ...]
+
+
+async def submit_removal(
+    films: Films, tx: Transaction, film: Film, prefixes: Sequence[str], *, after_s: float = 0.0
+) -> None:
+    """Have the objects under these prefixes removed, ``after_s`` seconds from now."""
+    await films.jobs.submit(
+        tx,
+        REMOVAL,
+        RemovalPayload(asset_id=film.asset_id, prefixes=tuple(prefixes)),
+        queue=QUEUE,
+        priority=REST,
+        run_at_ms=films.clock.now_ms() + int(after_s * 1000),
+        owner=film.owner,
+        subject=film.asset_id,
+    )
 
 
 class ColdLadders:
@@ -101,15 +119,7 @@ class ColdLadders:
                 return
             prefixes = await store.drop_chunks(tx, film.plan_id, pictures, plan.opening)
             for start in range(0, len(prefixes), PREFIXES_PER_JOB):
-                await films.jobs.submit(
-                    tx,
-                    REMOVAL,
-                    RemovalPayload(asset_id=asset_id, prefixes=tuple(prefixes[start : start + PREFIXES_PER_JOB])),
-                    queue=QUEUE,
-                    priority=REST,
-                    owner=film.owner,
-                    subject=asset_id,
-                )
+                await submit_removal(films, tx, film, prefixes[start : start + PREFIXES_PER_JOB])
             await self._outbox.announce(tx, MediaReplaced(asset_id=asset_id))
             films.changed(tx, asset_id)
         structlog.get_logger().info("a ladder that nobody watched was dropped", asset_id=asset_id, chunks=len(prefixes))

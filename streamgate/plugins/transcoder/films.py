@@ -247,8 +247,8 @@ class Films:
             for state in ("queued", "running")
             for job in await self.jobs.find(subject=film.asset_id, state=state, limit=1)
         ]
-        if live:
-            return
+        if live or film.growing:
+            return  # an upload that pauses is taken up again when bytes come
         structlog.get_logger().warning("a film without jobs was taken up again", asset_id=film.asset_id)
         async with self.database.write() as tx:
             if film.plan is None:

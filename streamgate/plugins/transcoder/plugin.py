@@ -36,6 +36,7 @@ async def setup(context: Context[TranscoderSettings]) -> AsyncGenerator[Parts, N
     from streamgate.plugins.transcoder.cold import ColdLadders
     from streamgate.plugins.transcoder.counters import EncodeCounters
     from streamgate.plugins.transcoder.films import BEGINNING, QUEUE, Films
+    from streamgate.plugins.transcoder.growing import AT_ONCE, GROWING, GROWING_QUEUE, GrowingFilms
     from streamgate.plugins.transcoder.http import controllers
     from streamgate.plugins.transcoder.queue import EncodeQueue
     from streamgate.plugins.transcoder.service import TranscodingService
@@ -44,7 +45,7 @@ async def setup(context: Context[TranscoderSettings]) -> AsyncGenerator[Parts, N
 
     settings, jobs, sandbox = context.settings, context.need(Jobs), context.need(Sandbox)
     catalog, blobs, outbox = context.need(Catalog), context.need(BlobStore), context.need(Outbox)
-    arrivals, schedules = Arrivals(), context.need(Schedules)
+    arrivals, schedules, uploads = Arrivals(), context.need(Schedules), context.need(Uploads)
     films = Films(
         database=context.need(Database), jobs=jobs, catalog=catalog, arrivals=arrivals, clock=context.need(Clock)
     )
@@ -55,25 +56,24 @@ async def setup(context: Context[TranscoderSettings]) -> AsyncGenerator[Parts, N
     work = TranscodeWork(
         settings=settings,
         films=films,
-        uploads=context.need(Uploads),
+        uploads=uploads,
         blobs=blobs,
         sandbox=sandbox,
         outbox=outbox,
         scratch=scratch,
         counters=counters,
     )
-    service = TranscodingService(
-        films=films, catalog=catalog, blobs=blobs, arrivals=arrivals, draining=context.draining
-    )
+    slots, drain, grace = settings.workers or max(1, (os.cpu_count() or 1) // 4), context.draining, settings.grace_s
+    service = TranscodingService(films=films, catalog=catalog, blobs=blobs, arrivals=arrivals, draining=drain)
     transcoding: Transcoding = service
+    growing = GrowingFilms(films, uploads, blobs, sandbox, work.ladder, work.limits, settings, drain)
     cold = ColdLadders(films=films, catalog=catalog, blobs=blobs, outbox=outbox, days=settings.cold_days)
     handlers = work.handlers() | films.handlers() | cold.handlers()
-    slots = settings.workers or max(1, (os.cpu_count() or 1) // 4)
-    drain, grace = context.draining, settings.grace_s
 
     async with (
         jobs.runner(QUEUE, handlers, slots=slots, grace_s=grace, drain=drain),
         jobs.runner(QUEUE, handlers, slots=1, max_priority=BEGINNING, grace_s=grace, drain=drain),
+        jobs.runner(GROWING_QUEUE, {GROWING: growing.follow}, slots=AT_ONCE, grace_s=grace, drain=drain),
         schedules.every(LOOK_AFTER_EVERY_S, films.look_after, name="films without jobs", at_once=True),
         every(MEASURE_S, queue.measure, name="reading of the encoding queue", at_once=True),
         schedules.every(COLD_EVERY_S, cold.sweep, name="ladders that nobody watches", at_once=True),

@@ -99,7 +99,7 @@ class TranscodingService:
     async def cancel(self, caller: Caller, asset_id: str) -> None:
         await self._catalog.require_owner(caller, asset_id)
         film = await self._films.get(asset_id)
-        if film is not None:
+        if film is not None and not film.growing:
             state = (await self._films.stand(film)).state
             if state in {AssetState.READY, AssetState.FAILED}:
                 raise Conflict(f"The film is {state} already.")

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from streamgate.contracts.upload import Source
+from streamgate.contracts.upload import GrowingSource, Source
 from streamgate.ports.storage import BlobRange, BlobStore
 from streamgate.runtime.joined import Joined
 
@@ -21,6 +21,20 @@ class SourceBytes:
 
     async def read(self, offset: int, length: int) -> bytes:
         """Exactly those bytes, fewer only at the end; joined across parts."""
+        return await self._joined.read(offset, length)
+
+
+class ArrivingBytes:
+    """Implements `media.sandbox.ByteSource` for a source of which a part has arrived."""
+
+    path: Path | None = None
+
+    def __init__(self, source: GrowingSource, blobs: BlobStore) -> None:
+        self.size = source.size
+        self._joined = Joined(source.parts, blobs)
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Exactly those bytes, fewer where what has arrived ends."""
         return await self._joined.read(offset, length)
 
 

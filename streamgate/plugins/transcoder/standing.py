@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
+
+from msgspec.structs import replace
 
 from streamgate.contracts.metadata import MediaReport, Rendition, SourceMode
-from streamgate.contracts.transcoder import CaptionPlan, Presentation, RenditionPlan, SourcePlan
+from streamgate.contracts.transcoder import CaptionPlan, Growing, Presentation, RenditionPlan, SourcePlan
 from streamgate.domain.asset import AssetState, Failure, FailureCode, MediaWarning
 from streamgate.media.model import MediaPlan, PlannedRendition
-from streamgate.plugins.transcoder.store import Film
+from streamgate.plugins.transcoder.store import Film, Growth
 
 NOTHING_PLAYS = Failure(FailureCode.MALFORMED_MEDIA, "No part of the film could be decoded. Export or upload it again.")
 PARTS_MISSING = MediaWarning(
@@ -75,8 +78,7 @@ def stand(film: Film, done: Mapping[str, tuple[int, int]], *, begun: bool) -> St
     """
     plan = film.plan
     if plan is None:
-        state = AssetState.CANCELED if film.canceled else AssetState.PROCESSING
-        return Standing(AssetState.FAILED if film.error else state, False, 0.0, film.error, (), ())
+        return _unplanned(film)
     total = made = failed = 0
     views = []
     passes = len(plan.encoded) < len(plan.renditions)
@@ -101,9 +103,23 @@ def stand(film: Film, done: Mapping[str, tuple[int, int]], *, begun: bool) -> St
     return Standing(state, playable, progress, error, warnings, tuple(views))
 
 
+def _unplanned(film: Film) -> Standing:
+    """A film plays before it is planned as far as its upload has come."""
+    state = AssetState.UPLOADING if film.growing else AssetState.PROCESSING
+    if film.canceled:
+        state = AssetState.CANCELED
+    if film.error:
+        state = AssetState.FAILED
+    growth = film.growth
+    if growth is None or state in {AssetState.FAILED, AssetState.CANCELED}:
+        return Standing(state, False, 0.0, film.error, (), ())
+    views = tuple(_view(rendition, growth.count, growth.count + 1) for rendition in growth.plan.renditions)
+    return Standing(state, True, 0.0, None, growth.plan.warnings, views)
+
+
 def report(film: Film, standing: Standing) -> MediaReport:
     """What the catalog is told."""
-    plan = film.plan
+    plan = film.plan or (film.growth.plan if film.growth is not None else None)
     return MediaReport(
         asset_id=film.asset_id,
         revision=film.revision,
@@ -124,6 +140,8 @@ def report(film: Film, standing: Standing) -> MediaReport:
 
 def presentation(film: Film) -> Presentation | None:
     """The film's timeline; None when it has none."""
+    if film.plan is None and film.growth is not None and not film.canceled:
+        return _growing(film.asset_id, film.growth)
     if film.plan is None or film.plan_id is None:
         return None
     plan_id = film.plan_id
@@ -148,6 +166,21 @@ def presentation(film: Film) -> Presentation | None:
         source=SourcePlan(index_key=index_key(film.asset_id, plan_id), parts=film.plan.parts)
         if film.plan.parts
         else None,
+    )
+
+
+def _growing(asset_id: str, growth: Growth) -> Presentation:
+    """What is there of a film that is still being uploaded: each rendition as far as it is listed."""
+    planned = growth.plan.renditions
+    listed = [replace(r, boundaries=r.boundaries[: growth.count + 1]) for r in planned]
+    longest = max((end - begin) / r.timescale for r in planned for begin, end in pairwise(r.boundaries))
+    return Presentation(
+        asset_id=asset_id,
+        plan_id=growth.plan_id,
+        duration=max(r.boundaries[-1] / r.timescale for r in listed),
+        renditions=tuple(_planned(asset_id, growth.plan_id, rendition) for rendition in listed),
+        source=SourcePlan(index_key=growth.indexes[0], parts=growth.parts, announced=growth.size),
+        growing=Growing(target_s=max(1, int(longest + 0.5))),
     )
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from streamgate.contracts.upload import SourcePart
 from streamgate.domain.asset import Failure, FailureCode
 from streamgate.media.model import MediaPlan
 from streamgate.plugins.transcoder.tables import chunks, films
@@ -20,9 +21,30 @@ from streamgate.runtime.database import Transaction
 _PLAN = msgspec.msgpack.Decoder(MediaPlan)
 
 
+class Growth(msgspec.Struct, frozen=True, kw_only=True):
+    """What plays of a film that is still being uploaded: ``count`` segments of each rendition of ``plan``, which is `Grown`'s.
+
+    ``plan_id`` names it as a plan's does. ``parts``: what was there of the ``size`` bytes; ``indexes``: storage keys of its sample
+    indexes, the one that counts first, then those that readers may still have. ``looked_at``, ``lies`` and ``mark``: see `Grown`.
+    """
+
+    plan_id: str
+    plan: MediaPlan
+    size: int
+    indexes: tuple[str, ...]
+    count: int = 0
+    parts: tuple[SourcePart, ...] = ()
+    looked_at: int = 0
+    lies: tuple[int, ...] = ()
+    mark: bytes = b""
+
+
 @dataclass(frozen=True, slots=True)
 class Film:
-    """What the transcoder knows of a film. ``plan`` is None until it is planned."""
+    """What the transcoder knows of a film. ``plan`` is None until it is planned; ``growth``: what plays until then.
+
+    ``growing``: whether its upload goes on; None when nothing is known of that.
+    """
 
     asset_id: str
     owner: str | None
@@ -37,6 +59,8 @@ class Film:
     reported: int
     watched_ms: int = 0
     cold: bool = False
+    growth: Growth | None = None
+    growing: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +72,9 @@ class ChunkRow:
     prefix: str | None
     lengths: tuple[int, ...]
     error_code: str | None
+
+
+_GROWTH = msgspec.msgpack.Decoder(Growth)
 
 
 def _film(row: Row[Any]) -> Film:
@@ -65,6 +92,8 @@ def _film(row: Row[Any]) -> Film:
         reported=row.reported,
         watched_ms=row.watched_ms,
         cold=bool(row.cold),
+        growth=_GROWTH.decode(row.growth) if row.growth else None,
+        growing=None if row.growing is None else bool(row.growing),
     )
 
 
@@ -98,6 +127,22 @@ async def change(tx: Transaction, asset_id: str, now_ms: int, **values: Any) -> 
         update(films)
         .where(films.c.asset_id == asset_id)
         .values(revision=films.c.revision + 1, updated_ms=now_ms, **values)
+    )
+    return done.rowcount == 1
+
+
+async def grow(tx: Transaction, asset_id: str, growth: Growth, now_ms: int) -> bool:
+    """More of a film has arrived; False when its upload has ended, or the film is gone."""
+    done = await tx.execute(
+        update(films)
+        .where(films.c.asset_id == asset_id, films.c.growing.is_not(False), films.c.plan.is_(None))
+        .values(
+            growth=msgspec.msgpack.encode(growth),
+            growing=True,
+            settled=False,
+            revision=films.c.revision + 1,
+            updated_ms=now_ms,
+        )
     )
     return done.rowcount == 1
 
@@ -298,4 +343,6 @@ async def insert_plan(tx: Transaction, asset_id: str, plan_id: str, plan: MediaP
         error_detail=None,
         settled=False,
         cold=False,
+        growth=None,
+        growing=False,
     )

@@ -25,10 +25,13 @@ films = Table(
     Column("updated_ms", BigInteger, nullable=False),
     Column("watched_ms", BigInteger, nullable=False, server_default="0"),
     Column("cold", Boolean, nullable=False, server_default=text("false")),
+    Column("growth", LargeBinary),
+    Column("growing", Boolean),
 )
 """``plan``: msgpack of `media.model.MediaPlan`. ``revision`` grows with every change, ``reported`` is the last one that the
 catalog has taken. ``settled``: the state is final, so that nothing needs looking after. ``watched_ms``: when the film was last
-watched (or uploaded), to the hour. ``cold``: its ladder was dropped since then."""
+watched (or uploaded), to the hour. ``cold``: its ladder was dropped since then. ``growth``: msgpack of `store.Growth`, what plays
+before there is a plan. ``growing``: whether the upload goes on; NULL until it is known to, false for ever once it has ended."""
 
 chunks = Table(
     "transcoder_chunks",

@@ -18,6 +18,7 @@ from streamgate.domain.identity import Prefix, new_id
 from streamgate.media.model import EncodedChunk, LadderSettings, Limits, MediaPlan
 from streamgate.media.sandbox import Sandbox
 from streamgate.plugins.transcoder import source_bytes, standing, store
+from streamgate.plugins.transcoder.cold import submit_removal
 from streamgate.plugins.transcoder.counters import EncodeCounters
 from streamgate.plugins.transcoder.films import (
     BEGINNING,
@@ -45,6 +46,9 @@ TRIES = 3
 WORTH_ANOTHER_TRY = frozenset({FailureCode.TIMEOUT, FailureCode.INTERNAL, FailureCode.TOO_LARGE})
 
 
+STILL_READ_S = 60.0
+"""Seconds that what was served of an upload may still be asked for after the film has its plan."""
+
 GONE = "The uploaded bytes of the film are gone. Upload it again."
 
 
@@ -71,7 +75,7 @@ class TranscodeWork:
         self._outbox = outbox
         self._scratch = scratch
         self._counters = counters
-        self._ladder = LadderSettings(
+        self.ladder = LadderSettings(
             rungs=settings.rungs,
             preset=settings.preset,
             segment_s=settings.segment_s,
@@ -79,7 +83,7 @@ class TranscodeWork:
             max_frame_rate=settings.max_frame_rate,
             passthrough=settings.passthrough,
         )
-        self._limits = Limits(max_duration_s=settings.max_duration_s, max_pixels=settings.max_pixels)
+        self.limits = Limits(max_duration_s=settings.max_duration_s, max_pixels=settings.max_pixels)
 
     def handlers(self) -> dict[str, Handler]:
         """By kind of job."""
@@ -92,6 +96,7 @@ class TranscodeWork:
         async with films.database.write() as tx:
             await attempt.fence(tx)
             await store.open_film(tx, asset_id, attempt.job.owner, films.clock.now_ms())
+            await store.change(tx, asset_id, films.clock.now_ms(), growing=False)
         await films.tell(asset_id)
         try:
             plan = await self._plan(asset_id)
@@ -110,6 +115,9 @@ class TranscodeWork:
             old = await store.get(tx, asset_id)
             await store.insert_plan(tx, asset_id, plan_id, plan, now)
             film = await store.get(tx, asset_id)
+            if old is not None and old.growth is not None:
+                prefix = f"assets/{asset_id}/{old.growth.plan_id}/"
+                await submit_removal(films, tx, old, [prefix], after_s=STILL_READ_S)
             if film is not None:
                 await films.submit_missing(tx, film)
                 if plan.width is not None:
@@ -235,7 +243,7 @@ class TranscodeWork:
         source = await self._source(asset_id)
         async with source_bytes.opened(source, self._blobs) as data:
             plan = await self._sandbox.plan(
-                data, ladder=self._ladder, limits=self._limits, timeout_s=self._settings.plan_timeout_s
+                data, ladder=self.ladder, limits=self.limits, timeout_s=self._settings.plan_timeout_s
             )
         return replace(plan, parts=source.parts if plan.index else ())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -30,9 +31,13 @@ class Body:
         """The body may have ``limit`` bytes; what comes goes through the checksum. Before anything is taken."""
         self._limit, self._checksum = limit, checksum
 
-    async def take(self, most: int | None) -> AsyncIterator[bytes]:
-        """Pieces until ``most`` bytes (None: all) or the end. Raises `SenderGone`, or `PayloadTooLarge` beyond the limit."""
+    async def take(self, most: int | None, within_s: float | None = None) -> AsyncIterator[bytes]:
+        """Pieces until ``most`` bytes (None: all) or the end, or ``within_s`` seconds have gone by when one has come.
+
+        Raises `SenderGone`, or `PayloadTooLarge` beyond the limit.
+        """
         left = most
+        until = None if within_s is None else time.monotonic() + within_s
         while not self.done or self._rest:
             piece = self._rest or await self._next()
             self._rest = b""
@@ -44,6 +49,8 @@ class Body:
                 left -= len(piece)
                 if left == 0:
                     return
+            if until is not None and time.monotonic() >= until:
+                return
 
     @property
     def exhausted(self) -> bool:

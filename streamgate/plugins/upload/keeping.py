@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,6 +22,12 @@ from streamgate.runtime.database import Database, Transaction
 
 PART = 8 << 20
 """Size of a part in bytes; the last one of an upload is shorter."""
+
+PORTION = 32 << 20
+"""Bytes after which what has come counts while a long body still comes, where they make one object."""
+
+PORTION_S = 1.0
+"""Seconds after which it does."""
 
 ENDS_EARLY = (SenderGone, asyncio.CancelledError, InsufficientStorage)
 """What may end a body before its end; what came before it is kept."""
@@ -53,6 +59,17 @@ class Interrupted(Exception):
 class Keeping(Protocol):
     """How bytes are kept."""
 
+    within_s: float | None
+    """Seconds after which what has come of a long body is to count, whatever its size; None: size alone decides."""
+
+    def portion(self, offset: int) -> int:
+        """How many bytes behind ``offset`` are kept at once, and then count."""
+        ...
+
+    def lasting(self, parts: Sequence[SourcePart]) -> Sequence[SourcePart]:
+        """Those of the parts of an upload that stay what they are while it goes on."""
+        ...
+
     async def keep(self, upload: Upload, data: AsyncIterator[bytes]) -> Kept:
         """Store all of ``data`` behind the upload's bytes; raises `Interrupted` when it ends early."""
         ...
@@ -66,8 +83,16 @@ async def count(tx: Transaction, upload: Upload, kept: Kept) -> None:
 class Growing:
     """One object that grows."""
 
+    within_s: float | None = PORTION_S
+
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
+
+    def portion(self, offset: int) -> int:
+        return PORTION
+
+    def lasting(self, parts: Sequence[SourcePart]) -> Sequence[SourcePart]:
+        return parts
 
     async def keep(self, upload: Upload, data: AsyncIterator[bytes]) -> Kept:
         key = f"uploads/{upload.id}/0"
@@ -102,9 +127,17 @@ class _Parts:
 class InParts:
     """Immutable objects of `PART` bytes."""
 
+    within_s: float | None = None
+
     def __init__(self, blobs: BlobStore, database: Database) -> None:
         self._blobs = blobs
         self._database = database
+
+    def portion(self, offset: int) -> int:
+        return PART - offset % PART
+
+    def lasting(self, parts: Sequence[SourcePart]) -> Sequence[SourcePart]:
+        return parts[:-1] if parts and parts[-1].length < PART else parts
 
     async def keep(self, upload: Upload, data: AsyncIterator[bytes]) -> Kept:
         coming = await self._begin(upload)
@@ -122,12 +155,11 @@ class InParts:
     async def _begin(self, upload: Upload) -> _Parts:
         """Where the upload stands; a last part that is not full is taken up again."""
         async with self._database.read() as connection:
-            parts = await store.parts_of(connection, upload.id)
-        last = parts[-1] if parts else None
+            count, last = await store.last_part(connection, upload.id)
         if last is None or last.length >= PART:
-            return _Parts(upload.offset, len(parts), bytearray())
+            return _Parts(upload.offset, count, bytearray())
         held = bytearray(await self._blobs.read(last.key, 0, last.length))
-        return _Parts(upload.offset - last.length, len(parts) - 1, held, replaced=(last.key,))
+        return _Parts(upload.offset - last.length, count - 1, held, replaced=(last.key,))
 
     async def _put(self, upload: Upload, coming: _Parts, size: int) -> None:
         if not size:

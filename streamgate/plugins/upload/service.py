@@ -14,7 +14,7 @@ from dataclasses import replace
 import structlog
 
 from streamgate.contracts.metadata import AssetDeleted, Catalog
-from streamgate.contracts.upload import IngestPayload, Source, UploadCompleted
+from streamgate.contracts.upload import GrowingSource, IngestPayload, Source, UploadCompleted
 from streamgate.domain.clock import Clock
 from streamgate.domain.errors import (
     ChecksumMismatch,
@@ -31,6 +31,7 @@ from streamgate.domain.identity import Caller, Prefix, Role, is_id, new_id
 from streamgate.plugins.upload import store, tus
 from streamgate.plugins.upload.body import Body
 from streamgate.plugins.upload.described import new_asset, short
+from streamgate.plugins.upload.growth import Growth
 from streamgate.plugins.upload.keeping import Interrupted, Kept, count, keeping
 from streamgate.plugins.upload.orphans import remove_orphans
 from streamgate.plugins.upload.room import Room
@@ -42,9 +43,6 @@ from streamgate.ports.storage import BlobStore
 from streamgate.runtime.database import Database, Transaction
 from streamgate.runtime.jobs import Jobs
 from streamgate.runtime.outbox import Outbox
-
-PORTION = 32 << 20
-"""Bytes after which the offset is moved while a long body still comes."""
 
 INGEST_PRIORITY = 5
 FORGET_AFTER_S = 7 * 24 * 3600
@@ -74,6 +72,7 @@ class UploadService:
         self._clock = clock
         self._writers = Writers()
         self._keeping = keeping(blobs, database)
+        self._growth = Growth(jobs)
         self._room = Room(settings, database, blobs)
         self.health = self._room.health
 
@@ -90,6 +89,15 @@ class UploadService:
             filename=found[0].filename,
             filetype=found[0].filetype,
         )
+
+    async def growing(self, asset_id: str) -> GrowingSource:
+        async with self._database.read() as connection:
+            found = [u for u in await store.of_asset(connection, asset_id) if u.state == OPEN]
+            parts = await store.parts_of(connection, found[0].id) if found else []
+        if not found or found[0].length is None or found[0].expires_ms <= self._clock.now_ms():
+            raise NotFound("No upload of this film runs.")
+        lasting = tuple(self._keeping.lasting(parts))
+        return GrowingSource(asset_id=asset_id, size=found[0].length, parts=lasting)
 
     async def create(self, caller: Caller, headers: Mapping[str, str]) -> Upload:
         """Announce an upload: check that it may come and that there is room, make its film, and remember it."""
@@ -208,7 +216,8 @@ class UploadService:
     async def _portion(self, upload: Upload, token: str, body: Body) -> Upload:
         """Store and count the next portion; when the sender goes away or another takes over, what came counts too."""
         try:
-            kept = await self._keeping.keep(upload, body.take(PORTION))
+            most = self._keeping.portion(upload.offset)
+            kept = await self._keeping.keep(upload, body.take(most, self._keeping.within_s))
         except Interrupted as early:
             if early.kept.offset > upload.offset:
                 await self._advance(upload, token, early.kept)
@@ -241,6 +250,7 @@ class UploadService:
             else:
                 async with self._database.write() as tx:
                     await self._move(tx, upload, token, kept, expires_ms)
+                    await self._growth.moved(tx, after)
         except Conflict:
             await self._delete(kept.made)
             raise

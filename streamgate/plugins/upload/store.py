@@ -119,6 +119,13 @@ async def parts_of(connection: AsyncConnection, holder: str) -> list[SourcePart]
     return [SourcePart(row.key, row.length) for row in rows]
 
 
+async def last_part(connection: AsyncConnection, holder: str) -> tuple[int, SourcePart | None]:
+    """How many objects somebody holds, and the last of them."""
+    query = select(parts).where(parts.c.holder == holder).order_by(parts.c.position.desc()).limit(1)
+    row = (await connection.execute(query)).first()
+    return (0, None) if row is None else (row.position + 1, SourcePart(row.key, row.length))
+
+
 async def hand_over(tx: Transaction, holder: str, to: str, first_position: int) -> int:
     """Give one's objects to another holder, in order, from a position on; how many."""
     held = await parts_of(tx, holder)

@@ -1,0 +1,107 @@
+"""A film that is still being uploaded: what of it can be played already, from its index and the bytes that have arrived.
+
+What is listed once stays as it is: a segment counts when all of it has arrived and the key frame that ends it has been looked at,
+and from there on every look, also the one at the whole file, cuts the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from streamgate.domain.asset import FailureCode
+from streamgate.media.model import Grown, MediaPlan, PlannedRendition
+from streamgate.media.opening import Source, refused
+from streamgate.media.passing import Passing, audio_rendition, chosen, stands_first, video_rendition
+from streamgate.media.plan import default_audio
+from streamgate.media.probe import Probe, probe
+from streamgate.media.wire import GrowTask
+from streamgate.packaging.arriving import Arriving, wanted_for_index
+from streamgate.packaging.sampleindex import IndexedTrack, IndexRefused, SourceIndex, index_mp4
+
+SOUND_LATER = "The film has sound that is encoded once it is there."
+NOT_EVERYWHERE = "The video is not one that every player takes: it plays when smaller renditions are there."
+
+
+def look(source: Source, task: GrowTask) -> Grown:
+    """Look at what has arrived. Raises `MediaRefused` for a film that is longer than films may be."""
+    with source.ranges() as raw:
+        read = Arriving(raw.range, source.size, task.extents, task.looked_at, task.lies)
+        try:
+            wanted = wanted_for_index(read)
+            if wanted:
+                return Grown(wanted=wanted)
+            index = index_mp4(read, source.size, segment_s=task.ladder.segment_s)
+        except IndexRefused as why:
+            return Grown(reason=why.detail)
+    tracks = [*([index.video] if index.video is not None else []), *index.audio]
+    count = _listed(tracks, read.arrived)
+    mark = hashlib.sha256(index.blob).digest()
+    plan: MediaPlan | str | None = None
+    if count and mark != task.mark:
+        plan = _plan(source, index, task)
+    if isinstance(plan, str):
+        return Grown(reason=plan)
+    return Grown(
+        plan=plan,
+        count=count,
+        wanted=_after(tracks, count),
+        looked_at=read.arrived,
+        lies=read.lies,
+        mark=mark if count else b"",
+    )
+
+
+def _listed(tracks: list[IndexedTrack], arrived: int) -> int:
+    """How many segments are there of every track that has so many."""
+    there = [int(np.searchsorted(track.needed, arrived, side="right")) for track in tracks]
+    open_ones = [n for n, track in zip(there, tracks, strict=True) if n < len(track.needed)]
+    return min(open_ones) if open_ones else max(there)
+
+
+def _after(tracks: list[IndexedTrack], count: int) -> int | None:
+    """The end of the bytes with which one segment more is there; None when all are."""
+    more = [int(track.needed[count]) for track in tracks if count < len(track.needed)]
+    return max(more) if more else None
+
+
+def _plan(source: Source, index: SourceIndex, task: GrowTask) -> MediaPlan | str:
+    """The plan of what passes through, or why the film has to be whole before it plays."""
+    found = probe(source, task.limits)
+    passed = chosen(index, found)
+    if isinstance(passed, str):
+        return passed
+    if any(track.kind == "audio" and track.index not in passed.audio for track in found.tracks):
+        return SOUND_LATER
+    if passed.video is not None and found.video is not None and not stands_first(passed.video, found.video):
+        return NOT_EVERYWHERE
+    renditions = _renditions(found, passed)
+    whole = max(rendition.boundaries[-1] / rendition.timescale for rendition in renditions)
+    if whole > task.limits.max_duration_s:
+        hours = task.limits.max_duration_s / 3600
+        raise refused(FailureCode.TOO_LONG, f"The film is longer than {hours:g} hours.")
+    return MediaPlan(
+        tracks=found.tracks,
+        container=found.container,
+        duration=whole,
+        width=found.video.width if found.video is not None else None,
+        height=found.video.height if found.video is not None else None,
+        renditions=renditions,
+        chunks=(),
+        recipe=b"",
+        warnings=found.warnings,
+        reason=passed.reason,
+        index=index.blob,
+    )
+
+
+def _renditions(found: Probe, passed: Passing) -> tuple[PlannedRendition, ...]:
+    """As the plan of the whole film names them."""
+    made = []
+    if passed.video is not None and found.video is not None:
+        made.append(video_rendition(passed.video, found.video))
+    for number, track in enumerate(found.audio, start=1):
+        default = track.index == default_audio(found.audio)
+        made.append(audio_rendition(passed.audio[track.index], track, number, default=default))
+    return tuple(made)

@@ -1,0 +1,206 @@
+"""Following an upload: as bytes arrive, what of the film they complete is made known, until the last one has come.
+
+A look at the index reads everything anew, so one that is lost costs nothing; what was listed stays listed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+
+import structlog
+from msgspec.structs import replace
+
+from streamgate.contracts.upload import GrowingPayload, GrowingSource, Uploads
+from streamgate.domain.asset import MediaRefused
+from streamgate.domain.errors import NotFound
+from streamgate.domain.identity import Prefix, new_id
+from streamgate.media.model import Grown, LadderSettings, Limits, MediaPlan
+from streamgate.media.sandbox import Sandbox
+from streamgate.plugins.transcoder import standing, store
+from streamgate.plugins.transcoder.films import Films
+from streamgate.plugins.transcoder.settings import TranscoderSettings
+from streamgate.plugins.transcoder.source_bytes import ArrivingBytes
+from streamgate.plugins.transcoder.store import Growth
+from streamgate.ports.storage import BlobStore
+from streamgate.runtime.jobs import Attempt, Snooze
+
+GROWING = "transcoder.growing"
+GROWING_QUEUE = "growing"
+
+AT_ONCE = 8
+"""Uploads that one process follows at a time; others wait for their turn."""
+
+LOOK_EVERY_S = 0.5
+BETWEEN_S = 1.0
+"""Seconds from one look at an index to the next, or ten times what the last one took if that is more."""
+
+IDLE_S = 20.0
+"""Seconds without a byte after which an upload is not followed; it is taken up when bytes come again."""
+
+KEPT = 4
+"""Indexes that are kept of an upload: the one that counts, and those that somebody may still be reading."""
+
+FAR = 64 << 20
+"""Bytes ahead of what has arrived beyond which an index is not waited for."""
+
+AFTER_RESTART_S = 1.0
+
+
+class GrowingFilms:
+    """Handler of the queue ``growing``."""
+
+    def __init__(
+        self,
+        films: Films,
+        uploads: Uploads,
+        blobs: BlobStore,
+        sandbox: Sandbox,
+        ladder: LadderSettings,
+        limits: Limits,
+        settings: TranscoderSettings,
+        draining: asyncio.Event,
+    ) -> None:
+        self._films = films
+        self._uploads = uploads
+        self._blobs = blobs
+        self._sandbox = sandbox
+        self._ladder = ladder
+        self._limits = limits
+        self._timeout_s = settings.plan_timeout_s
+        self._draining = draining
+
+    async def follow(self, attempt: Attempt) -> None:
+        """Follow an upload until it ends, pauses, or has nothing to play before its last byte."""
+        asset_id = attempt.payload(GrowingPayload).asset_id
+        if not self._ladder.passthrough:
+            return
+        before, seen, moved = await self._where_it_stood(asset_id), -1, time.monotonic()
+        not_before = 0.0
+        while True:
+            try:
+                source = await self._uploads.growing(asset_id)
+            except NotFound:
+                return
+            now = time.monotonic()
+            if source.arrived != seen:
+                seen, moved = source.arrived, now
+            if before.wanted is None or before.wanted > seen + FAR or now - moved > IDLE_S:
+                return
+            if seen >= before.wanted and seen > before.looked_at and now >= not_before:
+                found = await self._look(attempt, source, before)
+                if found is None:
+                    return
+                before = found
+                not_before = time.monotonic() + max(BETWEEN_S, 10 * (time.monotonic() - now))
+            await self._pause()
+
+    async def _where_it_stood(self, asset_id: str) -> Grown:
+        film = await self._films.get(asset_id)
+        if film is None or film.growth is None:
+            return Grown(wanted=0)
+        known = film.growth
+        return Grown(wanted=0, count=known.count, looked_at=known.looked_at, lies=known.lies, mark=known.mark)
+
+    async def _pause(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_EVERY_S):
+                await self._draining.wait()
+        if self._draining.is_set():
+            raise Snooze(AFTER_RESTART_S)
+
+    async def _look(self, attempt: Attempt, source: GrowingSource, before: Grown) -> Grown | None:
+        """Look at what has arrived, and make known what is new; None when there is no use in following any longer."""
+        bytes_ = ArrivingBytes(source, self._blobs)
+        extents = ((0, source.arrived),)
+        try:
+            found = await self._sandbox.look(
+                bytes_,
+                extents=extents,
+                before=before,
+                ladder=self._ladder,
+                limits=self._limits,
+                timeout_s=self._timeout_s,
+            )
+        except MediaRefused as refused:
+            found = Grown(reason=refused.failure.detail)
+        log = structlog.get_logger().bind(asset_id=source.asset_id, arrived=source.arrived)
+        if found.wanted is None and found.count == 0:
+            log.info("an upload does not play before its last byte", reason=found.reason)
+            return None
+        if not found.count:
+            return found
+        if not await self._publish(attempt, source, found):
+            return None
+        return found
+
+    async def _publish(self, attempt: Attempt, source: GrowingSource, found: Grown) -> bool:
+        """Store what a look found, if it is more than was known; False when the upload has ended meanwhile."""
+        films, asset_id = self._films, source.asset_id
+        film = await films.get(asset_id)
+        known = film.growth if film is not None else None
+        growth = await self._growth(asset_id, known, source, found)
+        if growth is None:
+            return False
+        try:
+            kept = await self._keep(attempt, asset_id, growth)
+        finally:
+            if await films.get(asset_id) is None:
+                await self._blobs.delete_prefix(f"assets/{asset_id}/{growth.plan_id}/")
+        if not kept:
+            return False
+        if film is None or known is None or film.reported == 0 or known.plan.duration != growth.plan.duration:
+            structlog.get_logger().info("an upload plays", asset_id=asset_id, arrived=source.arrived)
+            await films.tell(asset_id)
+        return True
+
+    async def _keep(self, attempt: Attempt, asset_id: str, growth: Growth) -> bool:
+        films = self._films
+        async with films.database.write() as tx:
+            await attempt.fence(tx)
+            now = films.clock.now_ms()
+            await store.open_film(tx, asset_id, attempt.job.owner, now)
+            kept = await store.grow(tx, asset_id, growth, now)
+            films.changed(tx, asset_id)
+        return kept
+
+    async def _growth(self, asset_id: str, known: Growth | None, source: GrowingSource, found: Grown) -> Growth | None:
+        """What plays now, its objects stored; None where it would change what is listed already."""
+        plan = found.plan
+        if plan is None:
+            same = known is not None and known.mark == found.mark
+            return _more(known, source, found) if known is not None and same else None
+        if known is not None and not _agrees(known, plan, found.count):
+            return None
+        plan_id = known.plan_id if known is not None else new_id(Prefix.PLAN)
+        for rendition in plan.renditions:
+            await self._blobs.put(standing.init_key(asset_id, plan_id, rendition.name), rendition.init)
+        key = f"{standing.index_key(asset_id, plan_id)}-{found.mark[:8].hex()}"
+        await self._blobs.put(key, plan.index)
+        indexes = (key, *(known.indexes if known is not None else ()))
+        for old in indexes[KEPT:]:
+            await self._blobs.delete(old)
+        plan = replace(plan, index=b"")
+        begun = Growth(plan_id=plan_id, plan=plan, size=source.size, indexes=indexes[:KEPT])
+        return _more(begun, source, found)
+
+
+def _more(known: Growth, source: GrowingSource, found: Grown) -> Growth:
+    """The same with what has arrived since."""
+    return replace(
+        known,
+        count=found.count,
+        parts=source.parts,
+        looked_at=found.looked_at,
+        lies=found.lies,
+        mark=found.mark,
+    )
+
+
+def _agrees(known: Growth, plan: MediaPlan, count: int) -> bool:
+    """Whether a later plan, of which so many segments are there, leaves all as it is that was listed."""
+    if count < known.count:
+        return False
+    before = {r.name: (r.init, r.timescale, r.boundaries[: known.count + 1]) for r in known.plan.renditions}
+    return before == {r.name: (r.init, r.timescale, r.boundaries[: known.count + 1]) for r in plan.renditions}

@@ -1,0 +1,234 @@
+"""A film plays while it is uploaded: as far as it has come, for whom it is for, and never otherwise than when it is whole."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.films import by_ffmpeg, moving, tone
+from tests.support.passed import passed
+from tests.support.players import player
+from tests.support.product import asset, play, problem, wait_final, wait_playable
+from tests.support.sending import Sending, listed, wait_listed
+from tests.support.server import Server, serving, wait_for
+from tests.support.wallet import Wallet
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+SECONDS = 30
+CODED = ("-c:v", "libx264", "-preset", "veryfast", "-bf", "3", "-g", "50", "-sc_threshold", "0", "-c:a", "aac")
+FIRST = ("-movflags", "+faststart")
+SMALL = {"transcoder.rungs": [120], "transcoder.preset": "ultrafast"}
+
+
+@pytest.fixture(scope="module")
+def growing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("growing") / "data", SMALL) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("films")
+
+
+@pytest.fixture(scope="module")
+def film(folder: Path) -> bytes:
+    return by_ffmpeg(
+        folder, "first.mp4", *moving(SECONDS, "640x360"), *tone(SECONDS), *CODED, "-shortest", *FIRST
+    ).read_bytes()
+
+
+def needed(data: bytes, number: int) -> int:
+    """Bytes that must have come for segment ``number`` of picture and sound to be there."""
+    index = passed(data).index
+    assert index.video is not None
+    return max(int(track.needed[number]) for track in (index.video, *index.audio))
+
+
+def test_a_film_plays_as_far_as_it_has_come(growing: Server, film: bytes) -> None:
+    sending = Sending(growing, film, visibility="public")
+    sending.until(needed(film, 0) - 1)
+    time.sleep(1.5)
+    assert not asset(growing, sending.asset_id)["playable"]
+    sending.until(needed(film, 0))
+    base = sending.base()
+    found = asset(growing, sending.asset_id)
+    assert (found["state"], found["playable"], found["source"]["mode"]) == ("uploading", True, "passthrough")
+    kept: dict[str, bytes] = {}
+    for number in (1, 3, 5):
+        assert len(listed(base)) <= number
+        sending.until(needed(film, number - 1))
+        durations = wait_listed(base, number)
+        assert len(durations) == len(listed(base, "audio-1")) == number
+        text = httpx.get(f"{base}source/playlist.m3u8").text
+        assert "#EXT-X-PLAYLIST-TYPE:EVENT" in text
+        assert "#EXT-X-ENDLIST" not in text
+        for rendition in ("source", "audio-1"):
+            for n in range(number):
+                answer = httpx.get(f"{base}{rendition}/{n}.m4s")
+                assert answer.status_code == 200
+                assert kept.setdefault(f"{rendition}/{n}", answer.content) == answer.content
+            assert httpx.get(f"{base}{rendition}/{number}.m4s").status_code == 404
+            kept[f"{rendition}/init"] = httpx.get(f"{base}{rendition}/init.mp4").content
+        assert sending.state() == "uploading"
+    dash = httpx.get(f"{base}manifest.mpd")
+    assert (problem(dash), dash.headers["retry-after"]) == ((503, "unavailable"), "5")
+    sending.rest()
+    assert wait_final(growing, sending.asset_id)["state"] == "ready"
+    wait_for(lambda: "#EXT-X-ENDLIST" in httpx.get(f"{base}source/playlist.m3u8").text, 10)
+    assert "#EXT-X-PLAYLIST-TYPE:VOD" in httpx.get(f"{base}source/playlist.m3u8").text
+    assert listed(base)[: len(durations)] == durations
+    assert len(listed(base)) == 8
+    for name, content in kept.items():
+        assert httpx.get(f"{base}{name}.{'mp4' if name.endswith('init') else 'm4s'}").content == content, name
+    assert httpx.get(f"{base}manifest.mpd").status_code == 200
+
+
+@pytest.mark.browser
+def test_a_player_watches_a_film_to_its_end_while_it_comes(growing: Server, film: bytes) -> None:
+    """It begins at the beginning, goes on past what was there when it began, and needs nobody to tell it that all is there."""
+    sending = Sending(growing, film, visibility="public")
+    sending.until(needed(film, 0))
+    base = sending.base()
+    with player("hls.js") as screen:
+        screen.start(f"{base}master.m3u8")
+        screen.wait_until_past(1.0)
+        sending.until(needed(film, 2))
+        screen.wait_until_past(5.0)
+        assert sending.state() == "uploading"
+        sending.rest()
+        wait_for(lambda: "#EXT-X-ENDLIST" in httpx.get(f"{base}source/playlist.m3u8").text, 20)
+        screen.wait_until_past(9.0)
+        screen.seek(SECONDS - 3)
+        screen.wait_until_ended()
+        assert screen.problems() == []
+
+
+def test_only_those_for_whom_the_film_is_watch_it(growing: Server, film: bytes) -> None:
+    guest, other = Wallet(), Wallet()
+    document = {"v": 1, "expr": {"allowlist": {"addresses": [guest.address]}}}
+    with growing.admin() as http:
+        policy = http.post("/api/v1/policies", json={"name": "Guests", "document": document}).json()["id"]
+    private, gated = Sending(growing, film), Sending(growing, film, visibility="gated", policy_id=policy)
+    tokens = {"nobody": None, "other": other.sign_in(growing.url), "guest": guest.sign_in(growing.url)}
+    for sending in (private, gated):
+        sending.part(0.5)
+        wait_playable(growing, sending.asset_id)
+    found = {name: play(growing, private.asset_id, token).status_code for name, token in tokens.items()}
+    assert found == {"nobody": 404, "other": 404, "guest": 404}
+    found = {name: play(growing, gated.asset_id, token).status_code for name, token in tokens.items()}
+    assert found == {"nobody": 401, "other": 403, "guest": 201}
+    base = play(growing, gated.asset_id, tokens["guest"]).json()["hls_url"].removesuffix("master.m3u8")
+    assert httpx.get(f"{base}source/0.m4s").status_code == 200
+    forged = base.replace(gated.asset_id, private.asset_id)
+    assert httpx.get(f"{forged}source/0.m4s").status_code == 404
+    with growing.admin() as http:
+        changed = http.patch(f"/api/v1/assets/{gated.asset_id}", json={"visibility": "private"})
+        assert changed.status_code == 200
+    wait_for(lambda: httpx.get(f"{base}source/0.m4s").status_code == 403, 10)
+
+
+@pytest.mark.parametrize("end", ["upload", "film"])
+def test_what_is_given_up_is_not_served_any_more(growing: Server, film: bytes, end: str) -> None:
+    sending = Sending(growing, film, visibility="public")
+    sending.part(0.5)
+    base = sending.base()
+    assert httpx.get(f"{base}source/0.m4s").status_code == 200
+    with growing.admin() as http:
+        path = sending.path if end == "upload" else f"/api/v1/assets/{sending.asset_id}"
+        assert http.delete(path, headers={"tus-resumable": "1.0.0"}).status_code == 204
+    for name in ("source/0.m4s", "source/playlist.m3u8", "master.m3u8", "source/init.mp4"):
+        wait_for(lambda name=name: httpx.get(base + name).status_code in {403, 404}, 10)
+    assert play(growing, sending.asset_id, growing.admin_key).status_code == 404
+    objects = growing.data_dir / "objects"
+    left = lambda: [p for p in objects.rglob("*") if p.is_file() and (sending.asset_id in str(p))]  # noqa: E731
+    wait_for(lambda: not left(), 10)
+    assert not (objects / "uploads" / sending.path.rsplit("/", 1)[1] / "0").exists()
+
+
+def test_an_upload_goes_on_and_plays_on_after_the_server_was_killed(tmp_path: Path, film: bytes) -> None:
+    server = Server(tmp_path / "data", SMALL)
+    server.start()
+    try:
+        sending = Sending(server, film, visibility="public")
+        sending.until(needed(film, 2))
+        base = sending.base()
+        before = wait_listed(base, 3)
+        first = httpx.get(f"{base}source/0.m4s").content
+        server.kill()
+        server.start()
+        assert listed(base)[:3] == before[:3]
+        assert httpx.get(f"{base}source/0.m4s").content == first
+        with sending.http() as http:
+            offset = int(http.head(sending.path, headers={"tus-resumable": "1.0.0"}).headers["upload-offset"])
+        assert offset == sending.at
+        sending.until(needed(film, 5))
+        assert wait_listed(base, 6)[:3] == before[:3]
+        sending.rest()
+        assert wait_final(server, sending.asset_id)["state"] == "ready"
+        wait_for(lambda: len(listed(base)) == 8)
+    finally:
+        if server.process is not None and server.process.poll() is None:
+            server.stop()
+
+
+def test_bytes_of_one_long_request_play_while_it_goes_on(growing: Server, film: bytes) -> None:
+    """One PATCH with the whole film, as most clients send it, that stands still in the middle."""
+    sending = Sending(growing, film, visibility="public")
+    go_on = threading.Event()
+
+    def pieces() -> Iterator[bytes]:
+        for at in range(0, len(film) // 2, 64 << 10):
+            yield film[at : min(at + (64 << 10), len(film) // 2)]
+            time.sleep(0.06)
+        go_on.wait(30)
+        yield film[len(film) // 2 :]
+
+    def send() -> None:
+        headers = {"tus-resumable": "1.0.0", "upload-offset": "0", "content-length": str(len(film))}
+        with sending.http() as http:
+            http.patch(
+                sending.path, headers=headers | {"content-type": "application/offset+octet-stream"}, content=pieces()
+            )
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        assert len(wait_listed(sending.base(), 2)) < 6
+        assert sending.state() == "uploading"
+    finally:
+        go_on.set()
+        thread.join(30)
+    assert wait_final(growing, sending.asset_id)["state"] == "ready"
+
+
+def test_what_cannot_play_before_its_end_says_nothing_until_then(growing: Server, film: bytes, folder: Path) -> None:
+    """The index behind the media; a film whose sound has to be encoded; an index that points beyond the end."""
+    plain = by_ffmpeg(folder, "last.mp4", *moving(9, "640x360"), *tone(9), *CODED, "-shortest").read_bytes()
+    other = (*CODED[:-1], "ac3")
+    coded = by_ffmpeg(folder, "ac3.mp4", *moving(9, "640x360"), *tone(9), *other, "-shortest", *FIRST).read_bytes()
+    beyond = film[: len(film) - 200_000]
+    films = [Sending(growing, data, visibility="public") for data in (plain, coded, beyond)]
+    for sending in films:
+        sending.part(0.9)
+    with growing.admin() as http:
+        wait_for(
+            lambda: all(
+                [job["state"] for job in http.get("/api/v1/jobs", params={"subject": f.asset_id}).json()["items"]]
+                == ["done"]
+                for f in films[1:]
+            ),
+            20,
+        )
+    for sending in films:
+        found = asset(growing, sending.asset_id)
+        assert (found["state"], found["playable"]) == ("uploading", False)
+        assert problem(play(growing, sending.asset_id, growing.admin_key)) == (409, "conflict")
+        sending.rest()
+    for sending in films[:2]:
+        assert wait_final(growing, sending.asset_id)["state"] == "ready"
