@@ -124,7 +124,16 @@ def is_sql(path: str) -> bool:
 
 INDEXING = {
     f"streamgate/packaging/{name}.py"
-    for name in ("cutting", "fragments", "heads", "keyframes", "sampleindex", "sampletables")
+    for name in (
+        "cutting",
+        "fragments",
+        "heads",
+        "keyframes",
+        "matroska",
+        "matroskaindex",
+        "sampleindex",
+        "sampletables",
+    )
 }
 """Reading a container's index, which happens in children only; serving from a stored index needs no numpy."""
 
