@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import msgspec
@@ -59,6 +59,11 @@ class Grant:
     tokens: tuple[str, ...] = ()
     seats: int | None = None
     limited: bool = True
+
+    def counted_from(self, began_ms: int) -> Grant:
+        """The same, good no longer than its staleness from when what it rests on began to be read: reading takes time."""
+        until_ms = min(self.valid_until_ms, began_ms + int(self.max_staleness_s * 1000))
+        return self if until_ms == self.valid_until_ms else replace(self, valid_until_ms=until_ms)
 
 
 @dataclass(slots=True)
@@ -283,9 +288,10 @@ class Gate:
         if session.expires_ms <= looked_at:
             raise SessionExpired("This playback address has reached its end. Start playback again.")
         film = await self.catalog.access(session.asset_id)
+        await self._check_credential(session, film)
         caller = Caller(account=session.account, role=session.role)
         try:
-            grant = await self.decide(caller, film, session.token_ids)
+            grant = (await self.decide(caller, film, session.token_ids)).counted_from(looked_at)
         except NotEntitled as lost:
             raise EntitlementLost(
                 "Your wallet does not hold any more what this film's policy asks for.", extra=lost.extra
@@ -297,6 +303,23 @@ class Gate:
             await self.settle(session, grant, takeover=False)
             seen = looked_at
         return Entry(session, grant, looked_at, seen, known.written_ms if known else session.last_seen_ms)
+
+    async def _check_credential(self, session: Session, film: AssetAccess) -> None:
+        """Raises `SessionRevoked` when what the session was begun under has ended.
+
+        A fact tells so and ends the session's row; where facts are late, this look holds the bound. A film that is open to
+        everybody is served while auth is away.
+        """
+        if session.auth_session_id is None and session.auth_key_id is None:
+            return
+        try:
+            live = await self.access.credential_live(session.auth_session_id, session.auth_key_id)
+        except _KEEPS:
+            if film.visibility is not Visibility.PUBLIC:
+                raise
+            return
+        if not live:
+            raise SessionRevoked("What this session was begun under has ended. Sign in and start playback again.")
 
 
 _KEEPS = (Unavailable, DeadlineExceeded)

@@ -55,6 +55,7 @@ class PlaybackService:
         self._clock = clock
 
     async def start(self, caller: Caller, asset_id: str, request: PlaybackRequest) -> PlaybackStarted:
+        began = self._clock.now_ms()
         film = await self._catalog.access(asset_id)
         if film.visibility is Visibility.PRIVATE and not caller.owns(film.owner):
             raise NotFound("There is no such film.")
@@ -62,7 +63,7 @@ class PlaybackService:
         credential = (caller.session_id, caller.key_id)
         if any(credential) and not await self._access.credential_live(*credential):
             raise Unauthenticated("This session was signed out. Sign in again.")
-        grant = await self._gate.decide(caller, film, request.token_ids)
+        grant = (await self._gate.decide(caller, film, request.token_ids)).counted_from(began)
         if not film.playable:
             raise Conflict("The film is not playable yet. Try again in a moment.")
         session = self._new_session(caller, film, request)

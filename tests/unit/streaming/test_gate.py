@@ -48,8 +48,16 @@ class World:
         self.decisions = 0
         self.counted: list[str] = []
         self.slow: asyncio.Event | None = None
+        self.reading_s = 0.0
+        self.live: bool | StreamGateError = True
+
+    async def credential_live(self, session_id: str | None, key_id: str | None) -> bool:
+        if isinstance(self.live, StreamGateError):
+            raise self.live
+        return self.live
 
     async def access(self, asset_id: str) -> AssetAccess:
+        self.clock.advance(self.reading_s)
         if isinstance(self.film, StreamGateError):
             raise self.film
         return self.film
@@ -135,6 +143,43 @@ async def test_many_who_wait_cost_one_look(gate: Gate, world: World, database: D
     await asyncio.gather(*(gate.admit(watching.id, ASSET) for _ in range(50)))
     assert world.decisions == 1
     assert world.counted == ["allow"]
+
+
+async def test_what_a_credential_was_ended_for_is_refused_at_the_next_look_though_nobody_told(
+    gate: Gate, world: World, database: Database, clock: FakeClock
+) -> None:
+    watching = await session(database, clock)
+    await gate.admit(watching.id, ASSET)
+    world.live = False
+    clock.advance(TTL_S)
+    with pytest.raises(SessionRevoked):
+        await gate.admit(watching.id, ASSET)
+
+
+async def test_while_auth_is_away_only_what_is_open_to_everybody_is_served(
+    gate: Gate, world: World, database: Database, clock: FakeClock
+) -> None:
+    watching = await session(database, clock)
+    world.live = Unavailable("auth is away")
+    with pytest.raises(Unavailable):
+        await gate.admit(watching.id, ASSET)
+    world.show(visibility=Visibility.PUBLIC)
+    assert (await gate.admit(watching.id, ASSET)).id == watching.id
+
+
+async def test_an_answer_is_as_old_as_the_first_thing_that_was_read_for_it(
+    gate: Gate, world: World, database: Database, clock: FakeClock
+) -> None:
+    watching = await session(database, clock)
+    world.reading_s = 5
+    for visibility in (Visibility.GATED, Visibility.PUBLIC):
+        world.show(visibility=visibility)
+        gate.forget(watching.id)
+        began = clock.now_ms()
+        await gate.admit(watching.id, ASSET)
+        assert gate.admits(watching.id, ASSET, began + TTL_S * 1000 - 1)
+        assert not gate.admits(watching.id, ASSET, began + TTL_S * 1000)
+        await settle(gate)
 
 
 async def test_a_loss_is_noticed_within_the_ttl_and_a_return_resumes(
