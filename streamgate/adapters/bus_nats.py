@@ -45,6 +45,8 @@ IDLE_LOOKS = 5
 CONNECT_S = 6.0
 PUBLISH_S = 5.0
 LONGEST_PAUSE_S = 30.0
+PING_S = 5.0
+"""A server that answers neither of two pings, sent so far apart, counts as gone: a line can be dead without saying so."""
 _ODD = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -72,6 +74,8 @@ class NatsBus(Bus):
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=0.5,
                     connect_timeout=3,
+                    ping_interval=PING_S,
+                    max_outstanding_pings=2,
                     error_cb=lost,
                 )
         except (NatsError, OSError, TimeoutError) as error:

@@ -6,7 +6,7 @@ import sqlite3
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -16,6 +16,17 @@ from streamgate.domain.errors import ConfigurationError, InsufficientStorage, St
 TURN_S = 30.0
 """How long a statement waits for a connection, or SQLite's write lock, before the database counts as unavailable."""
 
+CONNECT_S = 5.0
+"""Seconds that PostgreSQL has to take a connection."""
+
+ANSWER_S = 10.0
+"""Seconds that PostgreSQL has to answer a statement. A line that is dead without saying so is found out by nothing else."""
+
+PING_S = 3.0
+"""Seconds that it has to answer on a connection that is taken up again; when it does not, all older ones are given up."""
+
+IDLE_S = 60
+"""Seconds after which PostgreSQL ends a transaction whose client says nothing, so that its locks do not outlive a dead line."""
 
 _AWAY = frozenset({"08", "40", "53", "57"})
 """Classes of SQLSTATE (PostgreSQL, appendix A) after which the same transaction may work later: the connection or the server
@@ -28,7 +39,7 @@ def engines(url: str) -> tuple[AsyncEngine, AsyncEngine]:
     """The engine that writes and the one that reads; on PostgreSQL they are the same."""
     if backend_of(url) == "sqlite":
         return _sqlite(url)
-    engine = create_async_engine(url, pool_size=10, max_overflow=10, pool_timeout=TURN_S, pool_pre_ping=True)
+    engine = _postgresql(url)
     return engine, engine
 
 
@@ -62,6 +73,49 @@ def meaning(error: BaseException) -> StreamGateError | None:
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return Unavailable("The connection to the database was lost.", retry_after=2)
     return None
+
+
+def _postgresql(url: str) -> AsyncEngine:
+    """Every wait for the server has an end."""
+    told = {"timeout": CONNECT_S, "command_timeout": ANSWER_S, "async_creator_fn": _connected}
+    engine = create_async_engine(
+        url, pool_size=10, max_overflow=10, pool_timeout=TURN_S, pool_pre_ping=True, connect_args=told
+    )
+    engine.sync_engine.dialect.do_ping = _answers  # type: ignore[method-assign,assignment]
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def on_error(context: ExceptionContext) -> None:
+        if isinstance(context.original_exception, TimeoutError):
+            context.is_disconnect = True
+            raise Unavailable("The database does not answer.", retry_after=2)
+
+    return engine
+
+
+async def _connected(*where: Any, **told: Any) -> Any:
+    """A new connection; `ConnectionError` for whatever keeps it from being made."""
+    import asyncpg
+
+    connection = None
+    try:
+        connection = await asyncpg.connect(*where, **told)
+        await connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_S}s'")
+    except OSError as error:
+        if connection is not None:
+            connection.terminate()
+        raise ConnectionError("PostgreSQL cannot be reached") from error
+    return connection
+
+
+def _answers(connection: Any) -> bool:
+    """Whether the server answers on this connection, soon."""
+    import asyncpg
+
+    try:
+        connection.run_async(lambda driver: driver.execute("SELECT 1", timeout=PING_S))
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        return False
+    return True
 
 
 def _sqlite(url: str) -> tuple[AsyncEngine, AsyncEngine]:

@@ -74,13 +74,13 @@ class Postgres:
             except subprocess.TimeoutExpired:
                 self.kill()
 
-    def url(self, database: str) -> str:
-        """The SQLAlchemy URL of one of its databases."""
-        return f"postgresql+asyncpg://{USER}@127.0.0.1:{self.port}/{database}"
+    def url(self, database: str, port: int | None = None) -> str:
+        """The SQLAlchemy URL of one of its databases. ``port``: another way to it."""
+        return f"postgresql+asyncpg://{USER}@127.0.0.1:{port or self.port}/{database}"
 
-    def sql(self, statement: str) -> str:
+    def sql(self, statement: str, database: str = "postgres") -> str:
         """Run a statement as the superuser; what psql prints."""
-        command = [str(self._programs / "psql"), "-h", "127.0.0.1", "-p", str(self.port), "-U", USER, "-d", "postgres"]
+        command = [str(self._programs / "psql"), "-h", "127.0.0.1", "-p", str(self.port), "-U", USER, "-d", database]
         done = subprocess.run([*command, "-qAtc", statement], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()

@@ -40,6 +40,10 @@ class Proxy:
         self.port = self._listening.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
+    def lead_to(self, target: int) -> None:
+        """New connections go to another port from now on."""
+        self._target = target
+
     def close(self) -> None:
         """Take no more connections."""
         self._listening.close()
@@ -143,8 +147,10 @@ class Proxy:
         with contextlib.suppress(OSError):
             server.close()
         if not line.lost:
+            # Closing alone would tell the client nothing for as long as another thread reads from it.
             with contextlib.suppress(OSError):
-                line.client.close()
+                line.client.shutdown(socket.SHUT_RDWR)
+            line.client.close()
 
 
 @contextlib.contextmanager
