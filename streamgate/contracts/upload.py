@@ -6,7 +6,7 @@ from typing import Protocol
 
 import msgspec
 
-from streamgate.contracts.declare import contract, fact
+from streamgate.contracts.declare import contract, fact, signal
 
 
 class SourcePart(msgspec.Struct, frozen=True):
@@ -68,6 +68,14 @@ class UploadCompleted(msgspec.Struct, frozen=True, kw_only=True):
     upload_id: str
     owner: str
     size: int
+
+
+@signal("upload.wanted")
+class UploadWanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody is to write to the upload: the process whose writer has the lock ``token`` stores what came and lets go."""
+
+    upload_id: str
+    token: str
 
 
 @contract(service="upload", routes=("/api/v1/uploads", "/api/v1/uploads/{upload_id}"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,12 @@ SHARED = ("postgresql", "nats", "s3", "redis")
 
 
 class Nine:
-    """The running services by name; ``gateway`` is the product's door and knows the administrator key."""
+    """The running services by name; ``gateway`` is the product's door and knows the administrator key.
+
+    ``sql``: what a statement says in their database, where that is known.
+    """
+
+    sql: Callable[[str], str]
 
     def __init__(self, servers: Mapping[str, Server]) -> None:
         self.servers = servers
@@ -52,11 +57,17 @@ def _keys(folder: Path) -> dict[str, Any]:
     }
 
 
-def made(folder: Path, settings: Mapping[str, Any], replicas: Mapping[str, int] | None = None) -> dict[str, Server]:
+def made(
+    folder: Path,
+    settings: Mapping[str, Any],
+    replicas: Mapping[str, int] | None = None,
+    own: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Server]:
     """The services by name, not started, each in an environment with its own extras alone.
 
     ``settings``: those of database, bus and storage, and what else all are told; ``replicas``: how many there are of a
-    service where it is not one. The second replica of ``upload`` is ``upload-2``. All know of all.
+    service where it is not one. The second replica of ``upload`` is ``upload-2``. All know of all. ``own``: what some are
+    told for themselves, by name.
     """
     folder.mkdir(exist_ok=True)
     counts = {name: (replicas or {}).get(name, 1) for name in SERVICES}
@@ -76,15 +87,20 @@ def made(folder: Path, settings: Mapping[str, Any], replicas: Mapping[str, int] 
         python = slim(folder / f"{service}.env", service, *SHARED)
         for number, port in enumerate(its, 1):
             name = service if number == 1 else f"{service}-{number}"
-            own = {**told, "service_key_file": str(folder / f"{service}.pem")}
-            servers[name] = Server(folder / name, own, port=port, service=service, python=python)
+            its_own = {"service_key_file": str(folder / f"{service}.pem"), **(own or {}).get(name, {})}
+            servers[name] = Server(folder / name, {**told, **its_own}, port=port, service=service, python=python)
     return servers
 
 
 @contextmanager
-def nine(folder: Path, settings: Mapping[str, Any], replicas: Mapping[str, int] | None = None) -> Iterator[Nine]:
+def nine(
+    folder: Path,
+    settings: Mapping[str, Any],
+    replicas: Mapping[str, int] | None = None,
+    own: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Iterator[Nine]:
     """The services (see `made`), all ready; at the end they stop when they are told to."""
-    servers = made(folder, settings, replicas)
+    servers = made(folder, settings, replicas, own)
     with ExitStack() as stack:
         for server in servers.values():
             stack.callback(server.kill)

@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from streamgate.contracts.metadata import AssetDeleted, Catalog
-from streamgate.contracts.upload import Uploads
+from streamgate.contracts.upload import Uploads, UploadWanted
 from streamgate.domain.clock import Clock
 from streamgate.kernel import Context, Parts, Plugin
 from streamgate.plugins.upload.settings import UploadSettings
+from streamgate.ports.bus import Bus
 from streamgate.ports.storage import BlobStore
 from streamgate.runtime.database import Database
 from streamgate.runtime.jobs import Jobs
@@ -30,6 +31,7 @@ async def setup(context: Context[UploadSettings]) -> AsyncGenerator[Parts, None]
     service = UploadService(
         settings=settings,
         database=context.need(Database),
+        bus=context.need(Bus),
         outbox=context.need(Outbox),
         jobs=context.need(Jobs),
         blobs=context.need(BlobStore),
@@ -45,7 +47,7 @@ async def setup(context: Context[UploadSettings]) -> AsyncGenerator[Parts, None]
             provides={Uploads: uploads},
             routes=controllers(service, context.need(Site), settings),
             middleware=(partial(TusVersion, max_size=settings.max_size),),
-            listens={AssetDeleted: service.asset_deleted},
+            listens={AssetDeleted: service.asset_deleted, UploadWanted: service.wanted},
             health=service.health,
         )
 
@@ -54,6 +56,6 @@ plugin = Plugin(
     name="upload",
     settings=UploadSettings,
     setup=setup,
-    requires=(Database, Schedules, Outbox, Jobs, BlobStore, Site, Clock, Catalog),
+    requires=(Database, Schedules, Bus, Outbox, Jobs, BlobStore, Site, Clock, Catalog),
     provides=(Uploads,),
 )

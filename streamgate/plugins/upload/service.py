@@ -7,7 +7,6 @@ So an acknowledged byte survives a crash, and finishing is one transaction.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -33,12 +32,14 @@ from streamgate.plugins.upload.body import Body
 from streamgate.plugins.upload.described import new_asset, short
 from streamgate.plugins.upload.growth import Growth
 from streamgate.plugins.upload.keeping import Interrupted, Kept, count, keeping
+from streamgate.plugins.upload.locks import Locks
 from streamgate.plugins.upload.orphans import remove_orphans
 from streamgate.plugins.upload.room import Room
 from streamgate.plugins.upload.settings import UploadSettings
 from streamgate.plugins.upload.store import COMPLETE, EXPIRED, JOINED, OPEN, Upload
 from streamgate.plugins.upload.tus import Checksum, Concatenation
 from streamgate.plugins.upload.writers import Writers
+from streamgate.ports.bus import Bus
 from streamgate.ports.storage import BlobStore
 from streamgate.runtime.database import Database, Transaction
 from streamgate.runtime.jobs import Jobs
@@ -57,6 +58,7 @@ class UploadService:
         *,
         settings: UploadSettings,
         database: Database,
+        bus: Bus,
         outbox: Outbox,
         jobs: Jobs,
         blobs: BlobStore,
@@ -71,6 +73,8 @@ class UploadService:
         self._catalog = catalog
         self._clock = clock
         self._writers = Writers()
+        self._locks = Locks(database, bus, self._writers)
+        self.wanted = self._locks.wanted
         self._keeping = keeping(blobs, database)
         self._growth = Growth(jobs)
         self._room = Room(settings, database, blobs)
@@ -134,6 +138,7 @@ class UploadService:
         """The upload when nobody writes to it any more, so that its offset is final."""
         await self.find(caller, upload_id)
         await self._writers.stop(upload_id)
+        await self._locks.freed(upload_id)
         return await self.find(caller, upload_id)
 
     async def find(self, caller: Caller, upload_id: str) -> Upload:
@@ -191,16 +196,17 @@ class UploadService:
     async def _append(
         self, caller: Caller, upload_id: str, body: Body, headers: Mapping[str, str], offset: int
     ) -> Upload:
-        token = secrets.token_hex(16)
-        async with self._database.write() as tx:
-            held = await store.lock(tx, upload_id, token)
-        upload = await self.find(caller, upload_id)
-        if upload.offset != offset:
-            raise OffsetConflict(
-                f"Upload-Offset is {offset}, the upload is at {upload.offset}. Ask with HEAD and go on there."
-            )
-        if not held:
-            return upload
+        async with self._locks.taken(upload_id) as token:
+            upload = await self.find(caller, upload_id)
+            if upload.offset != offset:
+                raise OffsetConflict(
+                    f"Upload-Offset is {offset}, the upload is at {upload.offset}. Ask with HEAD and go on there."
+                )
+            return upload if token is None else await self._write(caller, upload, token, body, headers)
+
+    async def _write(
+        self, caller: Caller, upload: Upload, token: str, body: Body, headers: Mapping[str, str]
+    ) -> Upload:
         upload = await self._with_length(caller, upload, tus.number(headers, "Upload-Length"))
         announced = tus.number(headers, "Content-Length")
         if announced is not None:

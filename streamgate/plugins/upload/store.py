@@ -68,6 +68,20 @@ async def lock(tx: Transaction, upload_id: str, token: str) -> bool:
     return done.rowcount == 1
 
 
+async def holder(connection: AsyncConnection, upload_id: str) -> str | None:
+    """The token of whoever writes to an open upload; None when nobody does."""
+    asked = select(uploads.c.lock_token).where(uploads.c.id == upload_id, uploads.c.state == OPEN)
+    found: str | None = (await connection.execute(asked)).scalar()
+    return found
+
+
+async def unlock(tx: Transaction, upload_id: str, token: str) -> None:
+    """``token`` is the writer no more, if it was."""
+    await tx.execute(
+        update(uploads).where(uploads.c.id == upload_id, uploads.c.lock_token == token).values(lock_token=None)
+    )
+
+
 async def set_length(tx: Transaction, upload_id: str, length: int) -> None:
     """The length that was left open is known now."""
     await tx.execute(update(uploads).where(uploads.c.id == upload_id, uploads.c.length.is_(None)).values(length=length))
