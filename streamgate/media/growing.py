@@ -72,7 +72,7 @@ def _plan(source: Source, index: SourceIndex, task: GrowTask) -> MediaPlan | str
     passed = chosen(index, found)
     if isinstance(passed, str):
         return passed
-    if any(track.kind == "audio" and track.index not in passed.audio for track in found.tracks):
+    if any(track.kind == "audio" and track.index not in passed.heard_everywhere for track in found.tracks):
         return SOUND_LATER
     if passed.video is not None and found.video is not None and not stands_first(passed.video, found.video):
         return NOT_EVERYWHERE

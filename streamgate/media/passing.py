@@ -30,11 +30,14 @@ LARGEST_INDEX = 48 << 20
 
 SWITCHED_OFF = "Every rendition is encoded from the upload."
 AS_UPLOADED = "The uploaded video is served as it is; smaller renditions are encoded beside it."
-SOUND_ENCODED = "The uploaded video is served as it is; sound that players do not take is encoded."
+SOUND_ENCODED = "The uploaded video is served as it is; sound that not every player takes is encoded."
 SOUND_ONLY = "The uploaded sound is served as it is."
 
 _AVC = ("avc1.42", "avc1.4d", "avc1.58", "avc1.64", "avc3.42", "avc3.4d", "avc3.58", "avc3.64")
 """8-bit 4:2:0 profiles: baseline, main, extended, high."""
+
+OPUS = "opus"
+"""Sound that some players lack: it stands beside an encoded rendition of the same track."""
 
 _LATER = ("hvc1.1.", "hev1.1.", "av01.0.")
 """8-bit profiles that some players lack: HEVC Main, AV1 Main."""
@@ -52,6 +55,11 @@ class Passing:
     video: IndexedTrack | None
     audio: dict[int, IndexedTrack]
     reason: str
+
+    @property
+    def heard_everywhere(self) -> frozenset[int]:
+        """The audio tracks that need not be encoded beside, by the probe's stream index: some players lack Opus."""
+        return frozenset(number for number, track in self.audio.items() if track.codec != OPUS)
 
     @property
     def origin(self) -> Fraction:
@@ -84,7 +92,8 @@ def chosen(index: SourceIndex, found: Probe) -> Passing | str:
     why_not = _why_encoded(index, found.video)
     if why_not is not None:
         return why_not
-    return Passing(index, index.video, audio, AS_UPLOADED if len(audio) == len(wanted) else SOUND_ENCODED)
+    plain = len(audio) == len(wanted) and all(track.codec != OPUS for track in audio.values())
+    return Passing(index, index.video, audio, AS_UPLOADED if plain else SOUND_ENCODED)
 
 
 def _why_encoded(index: SourceIndex, found: VideoFound) -> str | None:
@@ -164,7 +173,7 @@ def video_rendition(track: IndexedTrack, found: VideoFound) -> PlannedRendition:
 def audio_rendition(track: IndexedTrack, found: AudioFound, number: int, *, default: bool) -> PlannedRendition:
     """An uploaded audio track as a rendition; ``number`` counts from 1."""
     return PlannedRendition(
-        name=f"audio-{number}",
+        name=f"audio-{number}-{OPUS}" if track.codec == OPUS else f"audio-{number}",
         kind="audio",
         codecs=track.codec,
         timescale=track.timescale,

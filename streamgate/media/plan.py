@@ -110,7 +110,7 @@ def _scanned(source: Source, found: Probe, limits: Limits) -> _Timed:
 
 def _indexed(source: Source, found: Probe, passed: Passing, limits: Limits) -> _Timed:
     """Times from the index: the file is read as a whole only where it has text subtitles."""
-    encoded = [track.index for track in found.audio if track.index not in passed.audio]
+    encoded = [track.index for track in found.audio if track.index not in passed.heard_everywhere]
     packets = begins(source, limits.max_pixels, encoded)
     for index in packets.keys() & passed.index.ends.keys():
         packets[index].last = max(packets[index].last, round(passed.index.ends[index] / packets[index].base))
@@ -133,6 +133,7 @@ def _renditions(
     """All renditions in the order of the presentation."""
     step = Fraction(ladder.segment_s).limit_denominator(1000)
     kept = {} if isinstance(passed, str) else passed.audio
+    alone = frozenset[int]() if isinstance(passed, str) else passed.heard_everywhere
     source = None if isinstance(passed, str) or found.video is None else passed.video
     cuts = film.cuts() if film is not None else [Fraction(0)]
     if film is None and kept:
@@ -142,14 +143,14 @@ def _renditions(
     if source is not None and found.video is not None:
         place = 0 if stands_first(source, found.video) else len(renditions)
         renditions.insert(place, video_rendition(source, found.video))
-    bitrates = AUDIO_ALONE if film is None and not kept else ()
+    bitrates = AUDIO_ALONE if film is None and not alone else ()
     for number, track in enumerate(found.audio, start=1):
         default = track.index == default_audio(found.audio)
-        if track.index in kept:
-            renditions.append(audio_rendition(kept[track.index], track, number, default=default))
-        elif timed.packets[track.index].times:
+        if track.index not in alone and timed.packets[track.index].times:
             sound = _Sound(track, number, timed.packets[track.index], timed.origin, default=default)
             renditions += sound.renditions(cuts, step, ladder, bitrates)
+        if track.index in kept:
+            renditions.append(audio_rendition(kept[track.index], track, number, default=default))
     return renditions
 
 

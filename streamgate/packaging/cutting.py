@@ -14,7 +14,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgate.packaging import cmaf
+from streamgate.packaging import cmaf, opus
 from streamgate.packaging.heads import array_head, ranges_of
 from streamgate.packaging.keyframes import closed, looking, verified
 from streamgate.packaging.mp4boxes import IndexRefused, Read
@@ -187,6 +187,8 @@ def audio_track(number: int, about: Description, samples: Samples, delay: int) -
     samples, begins = samples.part(first, len(samples)), begins[first:]
     samples = replace(samples, keys=np.ones(len(samples), np.bool_))  # whatever the tables say of sound
     rest = max(0, delay - int(begins[0]))
+    if about.codec == "opus":
+        about = replace(about, entry=opus.entry(about.config, rest))
     return ShownTrack(number, about, samples, begins, begins + rest, rest)
 
 

@@ -18,7 +18,7 @@ _ROLE = "urn:mpeg:dash:role:2011"
 
 
 def manifest(presentation: Presentation) -> str:
-    """The static manifest of a film: one adaptation set for its video, one for each audio track, one for each
+    """The static manifest of a film: one adaptation set for its video, one for each coding of each audio track, one for each
     caption track (a WebVTT file beside the segments).
 
     Addresses are relative to the manifest: ``{rendition}/init.mp4`` and ``{rendition}/{n}.m4s``, n counted from 0.
@@ -38,7 +38,12 @@ def manifest(presentation: Presentation) -> str:
     lines.append(_open("Period", id="0", start="PT0S"))
     if video:
         lines += _adaptation_set(0, video)
-    tracks = audio_tracks(presentation.renditions)
+    # Players do not change from one coding of sound to another within a set.
+    tracks = [
+        [r for r in track if r.codecs == codecs]
+        for track in audio_tracks(presentation.renditions)
+        for codecs in dict.fromkeys(rendition.codecs for rendition in track)
+    ]
     for number, track in enumerate(tracks, start=1):
         lines += _adaptation_set(number, track)
     for number, caption in enumerate(presentation.captions, start=len(tracks) + 1):

@@ -18,10 +18,12 @@ _EVENT = ["#EXT-X-PLAYLIST-TYPE:EVENT", "#EXT-X-START:TIME-OFFSET=0"]
 _MICROSECONDS = 1_000_000
 _AUDIO_GROUP = "audio"
 _CAPTION_GROUP = "subs"
+_OPUS = "opus"
 
 
 def master_playlist(presentation: Presentation) -> str:
-    """The multivariant playlist: a variant per video rendition in the order of the presentation, audio as one group.
+    """The multivariant playlist: a variant per video rendition in the order of the presentation, audio as one group; and all
+    variants once more, with Opus, where sound is there as Opus too.
 
     A film without video has one variant for each rate of its sound. BANDWIDTH is the video's peak plus that of the
     hungriest audio rendition. Captions are one group that every variant names; every encoded video rendition has an
@@ -35,11 +37,13 @@ def master_playlist(presentation: Presentation) -> str:
     lines += _captions_group(presentation.captions)
     captioned = bool(presentation.captions)
     if video:
-        audio = [track[-1] for track in tracks]
-        lines += _audio_group(_AUDIO_GROUP, audio)
-        for rendition in video:
-            group = _AUDIO_GROUP if audio else None
-            lines += [_variant(rendition, audio, group, captioned=captioned), _playlist_uri(rendition)]
+        groups = _groups(tracks)
+        for name, members in groups.items():
+            lines += _audio_group(name, members)
+        for beside in groups or [None]:
+            for rendition in video:
+                audio = groups[beside] if beside else []
+                lines += [_variant(rendition, audio, beside, captioned=captioned), _playlist_uri(rendition)]
         lines += [_iframe_variant(rendition) for rendition in video if rendition.passthrough is None]
     else:
         tiers = max(len(track) for track in tracks)
@@ -59,6 +63,16 @@ def audio_tracks(renditions: Sequence[RenditionPlan]) -> list[list[RenditionPlan
         if rendition.kind == "audio":
             tracks.setdefault(rendition.track or rendition.name, []).append(rendition)
     return list(tracks.values())
+
+
+def _groups(tracks: Sequence[Sequence[RenditionPlan]]) -> dict[str, list[RenditionPlan]]:
+    """Sound beside pictures: a group that every player takes, then one of Opus where a track has it too."""
+    if not tracks:
+        return {}
+    groups = {_AUDIO_GROUP: [[r for r in track if r.codecs != _OPUS] or track for track in tracks]}
+    if any({r.codecs for r in track} > {_OPUS} for track in tracks):
+        groups[f"{_AUDIO_GROUP}-{_OPUS}"] = [[r for r in track if r.codecs == _OPUS] or track for track in tracks]
+    return {group: [track[-1] for track in members] for group, members in groups.items()}
 
 
 def media_playlist(rendition: RenditionPlan, init_name: str = "init.mp4", growing: Growing | None = None) -> str:

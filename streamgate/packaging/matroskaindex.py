@@ -11,6 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from streamgate.packaging import opus
 from streamgate.packaging.cutting import ShownTrack, SourceIndex, audio_track, index_of, video_track
 from streamgate.packaging.matroska import NOT_STATED, Frames, Scan
 from streamgate.packaging.matroskatracks import Entry, describe
@@ -143,7 +144,12 @@ def _scaled(times: Numbers, scale: int, timescale: int) -> Numbers:
 def _sound(scan: Scan, frames: Frames, about: Description) -> tuple[Samples, int]:
     """The samples, decoded from 0 on, and the tick at which they are."""
     table = frames.table()
-    durations = np.full(len(table), _AAC_FRAME, np.int64)
+    if about.codec == "opus":
+        durations = opus.durations(table[:, 3] >> 8 & 0xFF, table[:, 3] >> 16 & 0xFF, table[:, 1])
+        if not bool(durations.all()):
+            raise IndexRefused("table_mismatch", "Some samples of the track last no time; every rendition is encoded.")
+    else:
+        durations = np.full(len(table), _AAC_FRAME, np.int64)
     stated = table[:, 2] != NOT_STATED
     times = _scaled(np.where(stated, table[:, 2], 0), scan.scale, about.timescale)
     begins = _on_grid(times, stated, durations, round(DRIFT_S * about.timescale))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import gcd
 
-from streamgate.packaging import cmaf, ebml
+from streamgate.packaging import cmaf, ebml, opus
 from streamgate.packaging.codecs import aac_codec
 from streamgate.packaging.ebml import Element, damaged
 from streamgate.packaging.mp4boxes import IndexRefused
@@ -207,6 +207,7 @@ def _turn(entry: Entry) -> int:
 
 
 def _audio(entry: Entry) -> Description:
+    config = entry.private
     if entry.codec == "A_AAC":
         codec = aac_codec(entry.private)
         if codec not in AAC_OBJECTS or (codec == "mp4a.40.2" and entry.private[1] & 0x04):  # frames of 960 samples
@@ -216,13 +217,18 @@ def _audio(entry: Entry) -> Description:
             entry.private, entry.unsigned(_CHANNELS, 1), int(rate) if 0 < rate < 1e6 else 0
         )
         sample_entry = cmaf.aac_entry(cmaf.AudioTrack(sample_rate, channels, entry.private, 0))
+    elif entry.codec == "A_OPUS":
+        codec, sample_rate = "opus", opus.RATE
+        config = opus.from_head(entry.private)
+        channels = config[1]
+        sample_entry = opus.entry(config, 0)
     else:
         raise IndexRefused("codec", f"The sound ({entry.codec[:40]}) is of a kind that is not served as it is.")
     return Description(
         kind="audio",
         codec=codec,
         entry=sample_entry,
-        config=entry.private,
+        config=config,
         timescale=sample_rate,
         edit=Edit((0, 1), round(entry.delay * sample_rate / 10**9), None),
         language=entry.language,

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from streamgate.packaging import cmaf
+from streamgate.packaging import cmaf, opus
 from streamgate.packaging.codecs import aac_codec, av1_codec, avc_codec, hevc_codec
 from streamgate.packaging.mp4boxes import Box, IndexRefused, boxes, damaged, first, needed, unpack, version
 
@@ -180,6 +180,8 @@ def video_codec(kind: bytes, config: bytes) -> str:
 
 
 def _audio(entry: Box, common: dict[str, object]) -> Description:
+    if entry.kind == b"Opus":
+        return _opus(entry, common)
     if entry.kind != b"mp4a":
         raise _no_browser(entry.kind, "sound")
     (sound_version,) = unpack(">H", entry.content, 8)
@@ -203,6 +205,23 @@ def _audio(entry: Box, common: dict[str, object]) -> Description:
         config=config,
         channels=channels,
         sample_rate=sample_rate,
+        **common,  # type: ignore[arg-type]
+    )
+
+
+def _opus(entry: Box, common: dict[str, object]) -> Description:
+    config = next((bytes(box.content) for box in _trailing(entry.content[28:]) if box.kind == b"dOps"), b"")
+    try:
+        config = opus.checked(config)
+    except ValueError:
+        raise IndexRefused("no_config", "The configuration of the sound's decoder is damaged.") from None
+    return Description(
+        kind="audio",
+        codec="opus",
+        entry=opus.entry(config, 0),
+        config=config,
+        channels=config[1],
+        sample_rate=opus.RATE,
         **common,  # type: ignore[arg-type]
     )
 

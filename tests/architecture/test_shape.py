@@ -131,6 +131,7 @@ INDEXING = {
         "keyframes",
         "matroska",
         "matroskaindex",
+        "opus",
         "sampleindex",
         "sampletables",
     )

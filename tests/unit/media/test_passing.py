@@ -36,3 +36,23 @@ async def test_fragments_that_readers_take_differently_are_encoded(sandbox: Sand
     plan = await sandbox.plan(Bytes(path), ladder=LADDER, limits=Limits(), timeout_s=60)
     assert {rendition.name for rendition in plan.renditions if rendition.passthrough is not None} == set()
     assert plan.reason == "Pictures are shown before they are decoded; every rendition is encoded."
+
+
+async def test_opus_passes_beside_sound_that_every_player_takes(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Some players lack it: the film begins with what is encoded of the same track, and has it as it is, too."""
+    path = by_ffmpeg(tmp_path, "film.mkv", *moving(9), *tone(9), *CODED, "-c:a", "libopus")
+    plan = await sandbox.plan(Bytes(path), ladder=LADDER, limits=Limits(), timeout_s=60)
+    found = [(r.name, r.codecs, r.passthrough, r.track) for r in plan.renditions if r.kind == "audio"]
+    assert found == [("audio-1", "mp4a.40.2", None, 1), ("audio-1-opus", "opus", 1, 1)]
+    assert plan.opening == "audio-1"
+    ends = [r.boundaries[-1] / r.timescale for r in plan.renditions if r.kind == "audio"]
+    assert ends == pytest.approx([9, 9], abs=0.05)
+
+
+async def test_matroska_that_breaks_off_passes_and_says_so(sandbox: Sandbox, tmp_path: Path) -> None:
+    path = by_ffmpeg(tmp_path, "film.mkv", *moving(9), *tone(9), *CODED)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    plan = await sandbox.plan(Bytes(path), ladder=LADDER, limits=Limits(), timeout_s=60)
+    assert {r.name for r in plan.renditions if r.passthrough is not None} == {"source", "audio-1"}
+    assert [warning.code for warning in plan.warnings] == ["damaged"]
+    assert 5 < plan.duration < 7

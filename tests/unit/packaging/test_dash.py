@@ -27,6 +27,16 @@ def read(*renditions: RenditionPlan, duration: float = 8.341667) -> ET.Element:
     return ET.fromstring(manifest(Presentation(asset_id="a", plan_id="p", duration=duration, renditions=renditions)))
 
 
+def test_each_coding_of_a_track_is_a_set_of_its_own() -> None:
+    german = msgspec.structs.replace(GERMAN, track=1)
+    opus = msgspec.structs.replace(german, name="audio-1-opus", codecs="opus")
+    sets = read(LOW, german, opus).findall(f".//{MPD}AdaptationSet")
+    assert [[r.attrib["id"] for r in found.iter(f"{MPD}Representation")] for found in sets] == [
+        ["360p"], ["audio-1"], ["audio-1-opus"]
+    ]  # fmt: skip
+    assert [found.get("lang") for found in sets] == [None, "deu", "deu"]
+
+
 def spans(template: ET.Element) -> list[int]:
     """The boundaries that a SegmentTimeline means."""
     found: list[int] = []

@@ -42,6 +42,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "one-a-second.mp4": (*moving(SECONDS, rate=1), *SOUND, *X264, "-g", "3", *AAC),
     "hevc-closed.mp4": (*moving(SECONDS, "160x120", 12), *SOUND, "-c:v", "libx265", "-preset", "ultrafast",
                         "-x265-params", "log-level=none:open-gop=0:keyint=24:pools=1", "-tag:v", "hvc1", *AAC),
+    "opus.mp4": (*PICTURE, *SOUND, *REORDERED, "-c:a", "libopus", "-strict", "-2"),
     "av1.mp4": (*moving(SECONDS, "160x120", 12), *SOUND, "-c:v", "libsvtav1", "-preset", "12", "-g", "24", *AAC),
     "fragments.mp4": (*PICTURE, *SOUND, *REORDERED, *AAC, "-movflags", "+frag_keyframe+empty_moov"),
     "fragments-dash.mp4": (*PICTURE, *SOUND, *REORDERED, *AAC, "-movflags", "+dash+frag_keyframe+delay_moov+global_sidx"),

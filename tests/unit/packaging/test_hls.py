@@ -47,6 +47,33 @@ def test_a_film_has_a_variant_per_video_and_one_audio_group() -> None:
     ]
 
 
+def test_sound_that_is_there_as_opus_too_is_a_second_group() -> None:
+    """What every player takes comes first; a track that is not there as Opus is in both."""
+    opus = msgspec.structs.replace(GERMAN, name="audio-1-opus", codecs="opus", track=1)
+    german, english = (msgspec.structs.replace(r, track=n) for n, r in enumerate((GERMAN, ENGLISH), start=1))
+    lines = master_playlist(presentation(LOW, HIGH, german, opus, english)).splitlines()
+    groups = [
+        re.findall(r'GROUP-ID="([^"]+)".*URI="([^"]+)"', line)[0] for line in lines if line.startswith("#EXT-X-MEDIA")
+    ]
+    assert groups == [
+        ("audio", "audio-1/playlist.m3u8"),
+        ("audio", "audio-2/playlist.m3u8"),
+        ("audio-opus", "audio-1-opus/playlist.m3u8"),
+        ("audio-opus", "audio-2/playlist.m3u8"),
+    ]
+    variants = [
+        re.findall(r'CODECS="([^"]+)".*AUDIO="([^"]+)"', line)[0]
+        for line in lines
+        if "STREAM-INF" in line and "AUDIO" in line
+    ]
+    assert variants == [
+        ("avc1.4D401E,mp4a.40.2", "audio"),
+        ("avc1.640028,mp4a.40.2", "audio"),
+        ("avc1.4D401E,opus,mp4a.40.2", "audio-opus"),
+        ("avc1.640028,opus,mp4a.40.2", "audio-opus"),
+    ]
+
+
 def test_a_silent_film_names_no_audio() -> None:
     playlist = master_playlist(presentation(LOW))
     assert "AUDIO" not in playlist
