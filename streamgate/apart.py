@@ -13,7 +13,7 @@ from streamgate.kernel import Assembled, Plugin
 from streamgate.openers import BUS, DATABASE, OBJECTS, OPENERS, database_url, dotted
 from streamgate.ports.discovery import GRPC_OFFSET, Discovery
 from streamgate.runtime.clients import Clients
-from streamgate.runtime.site import PORTS
+from streamgate.runtime.site import port_of
 from streamgate.settings import CoreSettings
 
 GRACE_S = 5.0
@@ -98,7 +98,7 @@ class Apart:
             codec,
             Guard(self._verifier, authenticator),
             settings.host,
-            (settings.port or PORTS[self._service]) + GRPC_OFFSET,
+            (settings.port or port_of(self._service)) + GRPC_OFFSET,
             reflected=settings.grpc_reflection,
             clients=Clients(settings.trusted_proxies),
             largest_request=LARGEST_OF_PEOPLE if forwards else LARGEST,

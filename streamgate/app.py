@@ -17,7 +17,7 @@ import uvicorn
 from streamgate import __version__
 from streamgate.apart import Apart
 from streamgate.domain.clock import Clock, SystemClock
-from streamgate.domain.errors import Unavailable
+from streamgate.domain.errors import ConfigurationError, Unavailable
 from streamgate.domain.identity import ANONYMOUS, Caller
 from streamgate.kernel import Assembled, Binding, DirectBinding, Host, Plugin
 from streamgate.openers import BUS, DATABASE, DISCOVERY, OBJECTS, OUTBOX, REDIS, Opening, database_url, given_for
@@ -25,7 +25,7 @@ from streamgate.ports.discovery import GRPC_OFFSET, Address, Discovery
 from streamgate.runtime.connection import AtOnce, bounded
 from streamgate.runtime.health import HealthBoard, helpful, reachable
 from streamgate.runtime.listening import bound
-from streamgate.runtime.site import PORTS, Residents, Site
+from streamgate.runtime.site import Residents, Site, port_of
 from streamgate.runtime.telemetry import Metrics
 from streamgate.runtime.vitals import Vitals
 from streamgate.settings import CoreSettings
@@ -36,7 +36,7 @@ CUT_OFF_S = 3.0
 
 def site_of(settings: CoreSettings, service: str) -> Site:
     """The facts about this installation that the settings say or imply."""
-    port = settings.port or PORTS.get(service, PORTS["monolith"])
+    port = settings.port or port_of(service)
     public = settings.public_url or f"http://{settings.host}:{port}"
     origins = settings.allowed_origins if settings.allowed_origins is not None else (public,)
     return Site(
@@ -118,6 +118,8 @@ class Running:
 
             for name, parts in self.assembled.parts.items():
                 await stack.enter_async_context(wire(opening.opened[BUS], name, parts.listens))
+        elif deaf := [name for name, parts in self.assembled.parts.items() if parts.listens]:
+            raise ConfigurationError(f"Plugin {deaf[0]} listens, but its `requires` does not name Bus.")
         if OUTBOX in opening.opened:
             await stack.enter_async_context(opening.opened[OUTBOX].relaying())
 
@@ -160,7 +162,7 @@ class Running:
         """Let other services find this process, until it begins to drain."""
         if self.discovery is None:
             return
-        port = self.settings.port or PORTS[self.site.service]
+        port = self.settings.port or port_of(self.site.service)
         address = Address(advertised(self.settings), port, port + GRPC_OFFSET)
         async with self.discovery.present(self.site.service, address):
             await self.draining.wait()
@@ -242,7 +244,7 @@ def _config(running: Running, service: str) -> uvicorn.Config:
     return uvicorn.Config(
         running.app,
         host=settings.host,
-        port=settings.port if settings.port is not None else PORTS.get(service, PORTS["monolith"]),
+        port=settings.port if settings.port is not None else port_of(service),
         http=bounded(settings.header_timeout, running.at_once),
         ws="none",
         lifespan="off",

@@ -15,7 +15,7 @@ from typing import Any
 from streamgate.domain.clock import Clock
 from streamgate.domain.errors import ConfigurationError
 from streamgate.kernel import Plugin
-from streamgate.runtime.site import SERVICE_PORTS, Site
+from streamgate.runtime.site import Site, service_ports
 from streamgate.settings import CoreSettings
 
 
@@ -144,12 +144,12 @@ async def _open_discovery(o: Opening) -> Any:
         from streamgate.adapters.discovery_consul import ConsulDiscovery
 
         token = discovery.consul_token.get_secret_value() if discovery.consul_token else None
-        consul = ConsulDiscovery(discovery.consul_address, tuple(SERVICE_PORTS), itself=itself, token=token)
+        consul = ConsulDiscovery(discovery.consul_address, tuple(service_ports()), itself=itself, token=token)
         return await o.stack.enter_async_context(consul)
     if discovery.backend == "dns":
         from streamgate.adapters.discovery_dns import DnsDiscovery
 
-        return DnsDiscovery(discovery.dns_name, SERVICE_PORTS, itself=itself, clock=o.clock)
+        return DnsDiscovery(discovery.dns_name, service_ports(), itself=itself, clock=o.clock)
     from streamgate.adapters.discovery_static import StaticDiscovery
 
     return StaticDiscovery(discovery.services, itself=itself)

@@ -5,36 +5,43 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Callable
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 import msgspec
 
+from streamgate.domain.errors import ConfigurationError
 from streamgate.domain.identity import SCOPES, Role
 
 T = TypeVar("T", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+GROUP = "streamgate.contracts"
+"""Entry-point group of the contracts that other packages bring."""
+
 REST = "/{path}"
 """A template that ends so is the prefix of everything beneath it."""
 
 
 class Declaration(msgspec.Struct, frozen=True):
-    """What a contract says of itself: the service that owns it and its public route templates."""
+    """What a contract says of itself: the service that owns it, its public route templates, and the service's HTTP port."""
 
     service: str
     routes: tuple[str, ...] = ()
+    port: int | None = None
 
 
-def contract(*, service: str, routes: tuple[str, ...] = ()) -> Callable[[T], T]:
+def contract(*, service: str, routes: tuple[str, ...] = (), port: int | None = None) -> Callable[[T], T]:
     """Mark a Protocol as the contract of ``service`` (its name with a hyphen).
 
     ``routes`` are the path templates, under the server's root, whose requests belong to that service; a gateway
     routes by them and knows nothing else of the plugin. A template that ends in `REST` stands for everything beneath.
+    ``port``: where a service of another package answers, when it runs apart and nothing else is said; gRPC a thousand above.
     """
 
     def mark(kind: T) -> T:
-        kind.__contract__ = Declaration(service, routes)  # type: ignore[attr-defined]
+        kind.__contract__ = Declaration(service, routes, port)  # type: ignore[attr-defined]
         return kind
 
     return mark
@@ -59,6 +66,29 @@ def contracts() -> tuple[type, ...]:
 def declarations() -> tuple[Declaration, ...]:
     """What every contract of this package says of itself."""
     return tuple(dict.fromkeys(declaration(kind) for kind in contracts()))
+
+
+def installed() -> tuple[type, ...]:
+    """Every contract that other packages bring (entry points of `GROUP`).
+
+    `ConfigurationError` for an entry point that cannot be imported or holds no contract, and for a contract of a service of
+    this package's.
+    """
+    own = {found.service for found in declarations()}
+    kinds = []
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        try:
+            kind = point.load()
+        except Exception as error:
+            raise ConfigurationError(
+                f"Contract {point.name!r} ({point.value}) cannot be imported: {type(error).__name__}: {error}."
+            ) from error
+        if not isinstance(kind, type) or "__contract__" not in vars(kind):
+            raise ConfigurationError(f"Entry point {point.name!r} ({point.value}) is no contract.")
+        if declaration(kind).service in own:
+            raise ConfigurationError(f"The contract {point.value} is for {declaration(kind).service}, which is ours.")
+        kinds.append(kind)
+    return tuple(kinds)
 
 
 def user(role: Role, scope: str | None = None) -> Callable[[F], F]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from streamgate.contracts.declare import declaration, installed
+from streamgate.domain.errors import ConfigurationError
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
@@ -39,6 +42,20 @@ SERVICE_PORTS = {
 
 PORTS = {"monolith": 8080, **SERVICE_PORTS}
 """The same, and that of all services in one process."""
+
+
+def service_ports() -> dict[str, int]:
+    """HTTP port of each service where the settings name none, those of other packages too."""
+    foreign = (declaration(kind) for kind in installed())
+    return SERVICE_PORTS | {found.service: found.port for found in foreign if found.port is not None}
+
+
+def port_of(service: str) -> int:
+    """The service's HTTP port where the settings name none; `ConfigurationError` when it has none."""
+    port = PORTS.get(service) or service_ports().get(service)
+    if port is None:
+        raise ConfigurationError(f"The service {service} has no port of its own; set `port`.")
+    return port
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,23 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
+from streamgate.adapters.bus_nats import NatsBus
+from streamgate.contracts.upload import UploadCompleted
+from streamgate.ports.bus import Message
+from streamgate.ports.discovery import GRPC_OFFSET
+from tests.support.front import key_files
+from tests.support.nats import nats_server
 from tests.support.product import upload_bytes
-from tests.support.server import Server, wait_for
+from tests.support.server import Server, lasting_port, wait_for
 
 HOW_TO = Path(__file__).resolve().parent.parent.parent / "docs" / "how-to" / "add-a-plugin.md"
 FILE = re.compile(r"^`([\w./]+)`:\n\n```\w+\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -73,3 +82,32 @@ def test_a_setting_that_it_does_not_know_stops_the_start(installed: Path, tmp_pa
     assert server.process is not None
     assert server.process.wait(20) == 2
     assert "There is no setting hello.greetings." in server.log()
+
+
+async def test_it_runs_apart_and_is_reached_through_the_gateway(installed: Path, tmp_path: Path) -> None:
+    ports = {"hello": lasting_port(GRPC_OFFSET), "api-gateway": lasting_port(GRPC_OFFSET)}
+    told = {
+        "bus.backend": "nats",
+        "hello.greeting": "Moin",
+        "discovery.services": {name: [f"127.0.0.1:{port}"] for name, port in ports.items()},
+    }
+    with nats_server(tmp_path) as bus, ExitStack() as stack:
+        servers = {}
+        for name, port in ports.items():
+            own = key_files(tmp_path, name) if name == "api-gateway" else {}
+            server = Server(tmp_path / name, {**told, "bus.url": bus.url, **own}, port=port, service=name)
+            server.start(wait=False)
+            stack.callback(server.kill)
+            servers[name] = server
+        for server in servers.values():
+            server.wait_ready(time.monotonic())
+        url = f"{servers['api-gateway'].url}/api/v1/hello"
+        assert httpx.get(url).json() == {"greeting": "Moin, world", "uploaded": 0}
+        fact = UploadCompleted(asset_id="ast_1", upload_id="upl_1", owner="o", size=1)
+        async with NatsBus(bus.url) as sending:
+            await sending.publish(Message("upload.completed", msgspec.msgpack.encode(fact), id="evt_1"))
+        wait_for(lambda: httpx.get(url).json()["uploaded"] == 1, 10)
+        servers["hello"].kill()
+        away = httpx.get(url)
+        assert (away.status_code, away.json()["code"]) == (503, "unavailable")
+        assert servers["api-gateway"].stop() == 0

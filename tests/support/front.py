@@ -46,6 +46,19 @@ def server_of(service: str, providers: Mapping[type, object], people: Authentica
     return server
 
 
+def key_files(folder: Path, service: str) -> dict[str, Any]:
+    """The settings ``service_key_file`` and ``services`` of a service, with the files that they name."""
+    secret = folder / f"{service}.pem"
+    secret.write_bytes(KEYS[service].private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    secret.chmod(0o600)
+    known = {}
+    for name, key in KEYS.items():
+        shown = folder / f"{name}.pub.pem"
+        shown.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+        known[name] = {"public_key_file": str(shown)}
+    return {"service_key_file": str(secret), "services": known}
+
+
 @dataclass(frozen=True)
 class Front:
     """``target``: the gateway's gRPC address; ``app``: its HTTP side."""
@@ -60,14 +73,6 @@ async def front(
 ) -> AsyncIterator[Front]:
     """The gateway before services at these gRPC ports; ``settings`` beside those that it needs."""
     folder.mkdir(exist_ok=True)
-    secret = folder / "api-gateway.pem"
-    secret.write_bytes(KEYS["api-gateway"].private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    secret.chmod(0o600)
-    known = {}
-    for name, key in KEYS.items():
-        shown = folder / f"{name}.pub.pem"
-        shown.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-        known[name] = {"public_key_file": shown}
     port = free_grpc_port()
     places = {
         name: tuple(f"127.0.0.1:{one - GRPC_OFFSET}" for one in (at if isinstance(at, tuple) else (at,)))
@@ -76,8 +81,7 @@ async def front(
     flags = {
         "data_dir": folder,
         "port": port - GRPC_OFFSET,
-        "service_key_file": secret,
-        "services": known,
+        **key_files(folder, "api-gateway"),
         "discovery": {"services": places},
         **settings,
     }

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from streamgate.contracts.auth import Access
-from streamgate.contracts.declare import contracts, declaration, has_open_methods
+from streamgate.contracts.declare import contracts, declaration, declarations, has_open_methods, installed
 from streamgate.domain.clock import Clock
 from streamgate.kernel import Context, Parts, Plugin
 from streamgate.plugins.api_gateway.settings import GatewaySettings
@@ -34,7 +34,7 @@ async def setup(context: Context[GatewaySettings]) -> AsyncGenerator[Parts, None
     cors = partial(Cors, site=site, max_age_s=settings.preflight_max_age_s)
     routes = controllers(docs=settings.docs)
     residents = context.need(Residents).services
-    elsewhere = [kind for kind in contracts() if declaration(kind).service not in residents]
+    elsewhere = [kind for kind in (*contracts(), *installed()) if declaration(kind).service not in residents]
     async with AsyncExitStack() as stack:
         if not elsewhere:
             yield Parts(routes=routes, middleware=(limits, cors))
@@ -42,8 +42,9 @@ async def setup(context: Context[GatewaySettings]) -> AsyncGenerator[Parts, None
         from streamgate.plugins.api_gateway.calls import CallDoor
         from streamgate.plugins.api_gateway.forwarding import Breakers, Forwarding, sessions
         from streamgate.plugins.api_gateway.replicas import Replicas
-        from streamgate.plugins.api_gateway.routing import Routes
+        from streamgate.plugins.api_gateway.routing import Routes, refuse_overlaps
 
+        refuse_overlaps(declarations(), map(declaration, installed()))
         breakers = Breakers(context.need(Clock))
         forwarding = partial(
             Forwarding,

@@ -9,10 +9,12 @@ import msgspec
 import pytest
 
 from streamgate.app import Running
-from streamgate.contracts.declare import Declaration, declarations
+from streamgate.contracts.declare import Declaration, declaration, declarations, installed
+from streamgate.domain.errors import ConfigurationError
 from streamgate.kernel import DirectBinding, discover
 from streamgate.plugins.api_gateway import documents
-from streamgate.plugins.api_gateway.routing import Routes
+from streamgate.plugins.api_gateway.routing import Routes, refuse_overlaps
+from streamgate.runtime.site import port_of
 from streamgate.settings import load
 
 PATHS = list(msgspec.json.decode(documents.snapshot())["paths"])
@@ -57,3 +59,79 @@ def test_what_nobody_declared_stays_here(path: str) -> None:
 def test_a_written_segment_wins_over_a_parameter() -> None:
     routes = Routes([Declaration("one", ("/a/{b}",)), Declaration("two", ("/a/now",))])
     assert [found.service for path in ("/a/now", "/a/later") if (found := routes.of(path))] == ["two", "one"]
+
+
+@pytest.mark.parametrize(
+    ("template", "owner"),
+    [
+        ("/api/v1/assets", "metadata"),
+        ("/api/v1/assets/{id}", "metadata"),
+        ("/api/v1/assets/now", "metadata"),
+        ("/api/v1/{thing}", "auth|metadata|upload|worker|streaming|cache"),
+        ("/api/{path}", "."),
+        ("/{path}", "."),
+        ("/p/me", "streaming"),
+        ("/health", "api-gateway"),
+        ("/health/mine", "api-gateway"),
+        ("/metrics", "api-gateway"),
+        ("/api/v1/second", "second"),
+        ("api/v1/hello", "slash"),
+    ],
+)
+def test_a_route_of_another_package_that_covers_what_is_there_is_refused(template: str, owner: str) -> None:
+    others = [Declaration("second", ("/api/v1/second",)), Declaration("hello", (template,))]
+    with pytest.raises(ConfigurationError, match=owner):
+        refuse_overlaps(declarations(), others)
+
+
+@pytest.mark.parametrize("template", ["/api/v1/hello", "/api/v1/hello/{path}", "/api/v1/assets/{id}/hello", "/hello"])
+def test_a_route_of_another_package_may_stand_beside_what_is_there(template: str) -> None:
+    refuse_overlaps(declarations(), [Declaration("hello", (template, "/api/v1/hello"))])
+
+
+def installing(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, source: str, value: str) -> None:
+    """A package in the folder, as if it was installed."""
+    (folder / f"{name}.py").write_text(source)
+    info = folder / f"{name}-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(f"[streamgate.contracts]\n{name} = {name}:{value}\n")
+    monkeypatch.syspath_prepend(str(folder))
+
+
+CONTRACT = """
+from typing import Protocol
+from streamgate.contracts.declare import contract
+
+@contract(service="{service}", routes=("/api/v1/hello",), port=9100)
+class Hello(Protocol): ...
+
+other = 1
+"""
+
+
+def test_contracts_of_other_packages_are_found_with_their_ports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installing(tmp_path, monkeypatch, "sg_hello_one", CONTRACT.format(service="hello"), "Hello")
+    assert [declaration(kind) for kind in installed()] == [Declaration("hello", ("/api/v1/hello",), 9100)]
+    assert port_of("hello") == 9100
+    with pytest.raises(ConfigurationError, match="no port of its own"):
+        port_of("goodbye")
+
+
+@pytest.mark.parametrize(
+    ("service", "value", "sentence"),
+    [
+        ("auth", "Hello", "which is ours"),
+        ("hello", "other", "is no contract"),
+        ("hello", "Missing", "cannot be imported"),
+    ],
+)
+def test_a_contract_that_is_none_stops_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: str, value: str, sentence: str
+) -> None:
+    name = f"sg_hello_{service}_{value.lower()}"
+    installing(tmp_path, monkeypatch, name, CONTRACT.format(service=service), value)
+    with pytest.raises(ConfigurationError, match=sentence):
+        installed()
