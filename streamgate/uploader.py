@@ -15,6 +15,7 @@ from pathlib import Path
 import aiohttp
 
 from streamgate.domain.errors import NotFound, StreamGateError, Unavailable, UploadExpired
+from streamgate.indexahead import index_at_end
 
 VERSION = {"tus-resumable": "1.0.0"}
 PIECE = 1 << 20
@@ -44,9 +45,16 @@ class Uploader:
         self._state_dir = state_dir
 
     async def upload(
-        self, path: Path, metadata: Mapping[str, str], progress: Callable[[int, int], None] = lambda _sent, _size: None
+        self,
+        path: Path,
+        metadata: Mapping[str, str],
+        progress: Callable[[int, int], None] = lambda _sent, _size: None,
+        announced: Callable[[Uploaded], None] = lambda _upload: None,
     ) -> Uploaded:
         """Upload ``path``, from where an earlier run stopped if there was one. ``progress`` gets (bytes stored, size).
+
+        ``announced`` gets the upload as soon as the server knows of it. The index of a film that has it at its end is sent first,
+        so that the film plays while it is uploaded.
 
         Raises an error of the tree that the server answered with, or `Unavailable` when it cannot be reached for long.
         """
@@ -57,7 +65,8 @@ class Uploader:
         async with aiohttp.ClientSession(timeout=timeout, headers=headers) as http:
             failures = 0
             known = _recalled(memory)
-            stored = -1
+            ahead = index_at_end(path)
+            stored, begun = -1, False
             while True:
                 try:
                     if known is None:
@@ -66,6 +75,11 @@ class Uploader:
                     offset = await self._offset(http, known.url)
                     if offset > stored:
                         failures, stored = 0, offset
+                    if not begun:
+                        announced(known)
+                        if ahead is not None and offset < ahead:
+                            await self._send_index(http, known.url, path, ahead)
+                        begun = True
                     progress(offset, size)
                     if offset < size:
                         await self._send(http, known.url, path, offset, lambda sent: progress(sent, size))
@@ -75,7 +89,7 @@ class Uploader:
                     if known is None:
                         raise
                     memory.unlink(missing_ok=True)
-                    known, stored = None, -1
+                    known, stored, begun = None, -1, False
                 except (aiohttp.ClientError, TimeoutError, OSError, Unavailable) as error:
                     failures += 1
                     if failures >= (FIRST_ATTEMPTS if known is None else ATTEMPTS):
@@ -99,6 +113,16 @@ class Uploader:
                 raise UploadExpired("The upload has expired.")
             await _check(answer)
             return int(answer.headers["upload-offset"])
+
+    async def _send_index(self, http: aiohttp.ClientSession, url: str, path: Path, offset: int) -> None:
+        """Send the end of the file ahead; a server that does not take it gets the film all the same."""
+        headers = {
+            "upload-offset": str(offset),
+            "content-type": "application/offset+octet-stream",
+            "content-length": str(_size(path) - offset),
+        }
+        async with http.put(f"{url}/index", data=_pieces(path, offset, lambda _sent: None), headers=headers) as answer:
+            await answer.read()
 
     async def _send(
         self, http: aiohttp.ClientSession, url: str, path: Path, offset: int, sent: Callable[[int], None]

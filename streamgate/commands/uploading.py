@@ -11,14 +11,14 @@ from typing import Any
 import click
 
 from streamgate.commands.calling import call
-from streamgate.domain.errors import ConfigurationError, Conflict
-from streamgate.uploader import Uploader, state_folder
+from streamgate.domain.errors import ConfigurationError, Conflict, NotFound, Unavailable
+from streamgate.uploader import Uploaded, Uploader, state_folder
 
 LOOK_EVERY_S = 0.5
 
 
 def run(file: Path, title: str | None, policy_file: Path | None, server: str, key: str) -> None:
-    """Upload a film, wait until it plays, and say where."""
+    """Upload a film, and say where it plays as soon as it does, which may be long before its last byte."""
     policy = _read_policy(policy_file) if policy_file else None
     asyncio.run(_run(file, title, policy, server, key))
 
@@ -37,17 +37,60 @@ async def _run(file: Path, title: str | None, policy: dict[str, Any] | None, ser
     metadata = {"filename": file.name, "title": title or file.stem}
     if policy is not None:
         metadata |= {"policy_id": await _policy_id(server, key, file, policy), "visibility": "gated"}
-    uploader = Uploader(server, key, state_folder())
-    with click.progressbar(length=max(1, _size(file)), label=file.name, file=sys.stderr) as bar:
+    uploader, address = Uploader(server, key, state_folder()), _Address(server, key)
+    try:
+        with click.progressbar(length=max(1, _size(file)), label=file.name, file=sys.stderr) as bar:
 
-        def show(stored: int, _size: int) -> None:
-            bar.update(stored - bar.pos)
+            def show(stored: int, _size: int) -> None:
+                bar.update(stored - bar.pos)
 
-        done = await uploader.upload(file, metadata, show)
-    await _wait_until_playable(server, key, done.asset_id)
-    started = await call(server, key, "POST", f"/api/v1/assets/{done.asset_id}/playback")
-    click.echo(done.asset_id)
-    click.echo(started["hls_url"])
+            done = await uploader.upload(file, metadata, show, address.announced)
+        await _wait_until_playable(server, key, done.asset_id)
+        await address.told(done.asset_id)
+    finally:
+        address.close()
+
+
+class _Address:
+    """Says where a film plays, once, as soon as it does: that may be while it is uploaded."""
+
+    def __init__(self, server: str, key: str) -> None:
+        self._server, self._key = server, key
+        self._looking: asyncio.Task[None] | None = None
+
+    def announced(self, upload: Uploaded) -> None:
+        """The server knows of the film."""
+        self.close()
+        self._looking = asyncio.get_running_loop().create_task(self._tell(upload.asset_id))
+
+    async def told(self, asset_id: str) -> None:
+        """Return when it has been said; the film plays."""
+        try:
+            await (self._looking or self._tell(asset_id))
+        except NotFound:  # of an upload that expired while it was away, and was begun anew
+            await self._tell(asset_id)
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._looking is not None:
+            self._looking.cancel()
+
+    async def _tell(self, asset_id: str) -> None:
+        while True:
+            if await self._plays(asset_id):
+                break
+            await asyncio.sleep(LOOK_EVERY_S)
+        started = await call(self._server, self._key, "POST", f"/api/v1/assets/{asset_id}/playback")
+        if sys.stderr.isatty():
+            click.echo(err=True)  # the bar may stand on this line
+        click.echo(f"{asset_id}\n{started['hls_url']}")
+
+    async def _plays(self, asset_id: str) -> bool:
+        try:
+            asset = await call(self._server, self._key, "GET", f"/api/v1/assets/{asset_id}")
+        except Unavailable:
+            return False  # the upload says when that has lasted too long
+        return bool(asset["playable"])
 
 
 def _size(file: Path) -> int:
@@ -72,7 +115,7 @@ async def _wait_until_playable(server: str, key: str, asset_id: str) -> None:
     said = False
     while True:
         asset = await call(server, key, "GET", f"/api/v1/assets/{asset_id}")
-        if asset["playable"]:
+        if asset["playable"] and asset["state"] != "uploading":
             return
         if asset["state"] in {"failed", "canceled"}:
             error = asset["error"] or {"code": "canceled", "detail": "Encoding was stopped."}

@@ -29,12 +29,14 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 class GrowingSource(msgspec.Struct, frozen=True, kw_only=True):
     """The bytes of a film whose upload still runs: those of the parts, in order, joined, are there and count.
 
-    ``size``: bytes of the whole, as announced. The parts stay, with these bytes, until the upload or the film ends.
+    ``size``: bytes of the whole, as announced. The parts stay, with these bytes, until the upload or the film ends. ``tail``: the
+    last bytes of the whole, sent ahead to be looked at; it goes when the upload ends, and nothing of it is the film.
     """
 
     asset_id: str
     size: int
     parts: tuple[SourcePart, ...]
+    tail: SourcePart | None = None
 
     @property
     def arrived(self) -> int:
@@ -78,7 +80,9 @@ class UploadWanted(msgspec.Struct, frozen=True, kw_only=True):
     token: str
 
 
-@contract(service="upload", routes=("/api/v1/uploads", "/api/v1/uploads/{upload_id}"))
+@contract(
+    service="upload", routes=("/api/v1/uploads", "/api/v1/uploads/{upload_id}", "/api/v1/uploads/{upload_id}/index")
+)
 class Uploads(Protocol):
     """Source bytes of films. Listens to `metadata.AssetDeleted` to delete them."""
 

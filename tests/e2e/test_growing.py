@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,11 +14,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from streamgate.indexahead import index_at_end
 from tests.support.films import by_ffmpeg, moving, tone
+from tests.support.mp4_edit import changed, same
 from tests.support.passed import passed
 from tests.support.players import player
-from tests.support.product import asset, play, problem, wait_final, wait_playable
-from tests.support.sending import Sending, listed, wait_listed
+from tests.support.product import TUS, asset, play, problem, wait_final, wait_playable
+from tests.support.proxy import proxy
+from tests.support.sending import BYTES, Sending, listed, wait_listed
 from tests.support.server import Server, serving, wait_for
 from tests.support.wallet import Wallet
 
@@ -207,9 +214,112 @@ def test_bytes_of_one_long_request_play_while_it_goes_on(growing: Server, film: 
     assert wait_final(growing, sending.asset_id)["state"] == "ready"
 
 
+@pytest.fixture(scope="module")
+def last(folder: Path) -> Path:
+    """The same kind of film with its index at the end, as most are made."""
+    return by_ffmpeg(folder, "last.mp4", *moving(SECONDS, "640x360"), *tone(SECONDS), *CODED, "-shortest")
+
+
+def send_ahead(sending: Sending, content: bytes, offset: int | None = None, **headers: str) -> httpx.Response:
+    told = TUS | BYTES | {"upload-offset": str(len(sending.data) - len(content) if offset is None else offset)}
+    with sending.http() as http:
+        return http.put(f"{sending.path}/index", headers=told | headers, content=content)
+
+
+def test_a_film_plays_while_it_comes_when_its_index_was_sent_ahead(growing: Server, last: Path) -> None:
+    data, index = last.read_bytes(), index_at_end(last)
+    assert index is not None
+    sending = Sending(growing, data, visibility="public")
+    assert send_ahead(sending, data[index + 1000 :]).status_code == 204
+    assert send_ahead(sending, data[index:]).status_code == 204
+    folder = growing.data_dir / "objects" / sending.path.replace("/api/v1/", "")
+    assert len(list(folder.iterdir())) == 1
+    sending.until(needed(data, 1))
+    base = sending.base()
+    assert len(wait_listed(base, 2)) == 2
+    assert sending.state() == "uploading"
+    early = httpx.get(f"{base}source/1.m4s").content
+    sending.rest()
+    wait_for(lambda: "#EXT-X-ENDLIST" in httpx.get(f"{base}source/playlist.m3u8").text, 20)
+    assert httpx.get(f"{base}source/1.m4s").content == early
+    assert [path.name for path in folder.iterdir()] == ["0"]
+
+
+def test_an_index_that_is_not_that_of_the_film_counts_for_nothing_in_the_end(growing: Server, last: Path) -> None:
+    """It names pictures in the middle of others: until the last byte nothing of that is shown, and then what the file says."""
+    data, index = last.read_bytes(), index_at_end(last)
+    moved = same(b"stco", lambda table: table.__setitem__(slice(8, None), _shifted(table[8:], 1000)))
+    wrong = changed(data, b"stco", moved, which=0)
+    sending = Sending(growing, data, visibility="public")
+    assert send_ahead(sending, wrong[index:]).status_code == 204
+    sending.part(0.8)
+    time.sleep(2)
+    assert not asset(growing, sending.asset_id)["playable"]
+    sending.rest()
+    assert wait_final(growing, sending.asset_id)["state"] == "ready"
+    base = sending.base()
+    assert len(listed(base)) == 8
+    assert httpx.get(f"{base}source/0.m4s").content == passed(data).segments(passed(data).index.video)[0]
+
+
+def _shifted(offsets: bytes, by: int) -> bytes:
+    numbers = struct.unpack(f">{len(offsets) // 4}I", offsets)
+    return struct.pack(f">{len(numbers)}I", *(number + by for number in numbers))
+
+
+def test_what_may_be_sent_ahead(growing: Server) -> None:
+    sending = Sending(growing, bytes(1000))
+    assert problem(send_ahead(sending, bytes(10), offset=5)) == (422, "validation_failed")
+    assert problem(send_ahead(sending, bytes(1000), offset=0)) == (422, "validation_failed")
+    assert problem(send_ahead(sending, bytes(10), **{"content-type": "text/plain"})) == (415, "unsupported_media_type")
+    with growing.admin() as http:
+        open_end = http.post("/api/v1/uploads", headers=TUS | {"upload-defer-length": "1"}).headers["location"]
+        part = http.post("/api/v1/uploads", headers=TUS | {"upload-length": "20", "upload-concat": "partial"})
+        for url in (open_end, part.headers["location"]):
+            told = TUS | BYTES | {"upload-offset": "10"}
+            assert problem(http.put(f"{url}/index", headers=told, content=bytes(10))) == (409, "conflict")
+        much = bytes((64 << 20) + 1)
+        large = http.post("/api/v1/uploads", headers=TUS | {"upload-length": str(len(much) + 10)}).headers["location"]
+        told = TUS | BYTES | {"upload-offset": "10"}
+        assert problem(http.put(f"{large}/index", headers=told, content=much)) == (413, "payload_too_large")
+    sending.rest()
+    assert problem(send_ahead(sending, bytes(10))) == (409, "conflict")
+
+
+def test_the_command_line_says_at_once_where_a_film_plays(tmp_path: Path, last: Path) -> None:
+    server = Server(tmp_path / "data", SMALL)
+    with proxy(server.port) as line:
+        server.settings["public_url"] = f"http://127.0.0.1:{line.port}"
+        server.start()
+        try:
+            line.delay_s = 0.04
+            command = [
+                sys.executable,
+                "-m",
+                "streamgate",
+                "upload",
+                str(last),
+                "--server",
+                server.settings["public_url"],
+            ]
+            environ = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+            with subprocess.Popen(
+                [*command, "--data-dir", str(server.data_dir)], env=environ, stdout=subprocess.PIPE, text=True
+            ) as upload:
+                assert upload.stdout is not None
+                asset_id, address = upload.stdout.readline().strip(), upload.stdout.readline().strip()
+                assert asset(server, asset_id)["state"] == "uploading"
+                assert "#EXT-X-STREAM-INF" in httpx.get(address.replace(str(line.port), str(server.port))).text
+                assert upload.stdout.read() == ""
+                assert upload.wait(60) == 0
+            assert wait_final(server, asset_id)["state"] == "ready"
+        finally:
+            server.stop()
+
+
 def test_what_cannot_play_before_its_end_says_nothing_until_then(growing: Server, film: bytes, folder: Path) -> None:
     """The index behind the media; a film whose sound has to be encoded; an index that points beyond the end."""
-    plain = by_ffmpeg(folder, "last.mp4", *moving(9, "640x360"), *tone(9), *CODED, "-shortest").read_bytes()
+    plain = by_ffmpeg(folder, "plain.mp4", *moving(9, "640x360"), *tone(9), *CODED, "-shortest").read_bytes()
     other = (*CODED[:-1], "ac3")
     coded = by_ffmpeg(folder, "ac3.mp4", *moving(9, "640x360"), *tone(9), *other, "-shortest", *FIRST).read_bytes()
     beyond = film[: len(film) - 200_000]

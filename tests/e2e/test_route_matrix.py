@@ -226,6 +226,17 @@ ROWS: dict[str, list[Row]] = {
     "GET /api/v1/uploads/{upload_id}": [Row(OWN, thing("upload_id", "upload"))],
     "HEAD /api/v1/uploads/{upload_id}": [Row(OWN, thing("upload_id", "upload"))],
     "DELETE /api/v1/uploads/{upload_id}": [Row(OWN_GONE, thing("upload_id", "upload"))],
+    "PUT /api/v1/uploads/{upload_id}/index": [
+        Row(
+            OWN_GONE,
+            thing(
+                "upload_id",
+                "upload",
+                headers={"upload-offset": "2", "content-type": "application/offset+octet-stream"},
+                content=b"cd",
+            ),
+        )
+    ],
     "PATCH /api/v1/uploads/{upload_id}": [
         Row(
             OWN_GONE,

@@ -77,13 +77,15 @@ class GrowingFilms:
         if not self._ladder.passthrough:
             return
         before, seen, moved = await self._where_it_stood(asset_id), -1, time.monotonic()
-        not_before = 0.0
+        not_before, tail = 0.0, None
         while True:
             try:
                 source = await self._uploads.growing(asset_id)
             except NotFound:
                 return
             now = time.monotonic()
+            if source.tail != tail:
+                tail, before = source.tail, replace(before, wanted=0, looked_at=0)
             if source.arrived != seen:
                 seen, moved = source.arrived, now
             if before.wanted is None or before.wanted > seen + FAR or now - moved > IDLE_S:
@@ -112,12 +114,11 @@ class GrowingFilms:
 
     async def _look(self, attempt: Attempt, source: GrowingSource, before: Grown) -> Grown | None:
         """Look at what has arrived, and make known what is new; None when there is no use in following any longer."""
-        bytes_ = ArrivingBytes(source, self._blobs)
-        extents = ((0, source.arrived),)
+        there = ArrivingBytes(source, self._blobs)
         try:
             found = await self._sandbox.look(
-                bytes_,
-                extents=extents,
+                there,
+                extents=there.extents,
                 before=before,
                 ladder=self._ladder,
                 limits=self._limits,

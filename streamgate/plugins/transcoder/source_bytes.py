@@ -31,10 +31,20 @@ class ArrivingBytes:
 
     def __init__(self, source: GrowingSource, blobs: BlobStore) -> None:
         self.size = source.size
+        self._blobs = blobs
+        self._tail = source.tail
         self._joined = Joined(source.parts, blobs)
+        self.extents: tuple[tuple[int, int], ...] = ((0, self._joined.size),)
+        """What is there, as (begin, end): what has arrived, and what was sent ahead."""
+        if source.tail is not None:
+            self.extents += ((source.size - source.tail.length, source.size),)
 
     async def read(self, offset: int, length: int) -> bytes:
-        """Exactly those bytes, fewer where what has arrived ends."""
+        """Exactly those bytes, fewer where what is there ends."""
+        if offset >= self._joined.size and self._tail is not None:
+            inside = offset - (self.size - self._tail.length)
+            if inside >= 0:
+                return await self._blobs.read(self._tail.key, inside, min(length, self._tail.length - inside))
         return await self._joined.read(offset, length)
 
 

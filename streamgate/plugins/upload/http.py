@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 import msgspec
-from litestar import Controller, HttpMethod, Request, Response, delete, get, head, patch, post, route
+from litestar import Controller, HttpMethod, Request, Response, delete, get, head, patch, post, put, route
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
@@ -106,6 +107,16 @@ def controllers(service: UploadService, site: Site, settings: UploadSettings) ->
             return Response(None, status_code=204)
         return Response(None, status_code=204, headers={"upload-offset": str(upload.offset)} | named(upload))
 
+    async def ahead(caller: Caller, upload_id: str, request: AnyRequest) -> Response[None]:
+        tus.require_version(request.headers)
+        _require_bytes(request)
+        offset, size = (tus.number(request.headers, name) for name in ("Upload-Offset", "Content-Length"))
+        if offset is None:
+            raise ValidationFailed("Upload-Offset is missing.").at("Upload-Offset")
+        with suppress(SenderGone):  # nobody reads this answer then
+            await service.keep_index(caller, upload_id, body_of(request), offset, size)
+        return Response(None, status_code=204)
+
     async def ask(caller: Caller, upload_id: str, request: AnyRequest) -> Response[None]:
         tus.require_version(request.headers)
         upload = await service.settled(caller, upload_id)
@@ -175,6 +186,19 @@ def controllers(service: UploadService, site: Site, settings: UploadSettings) ->
         ) -> Response[None]:
             """Bytes from Upload-Offset on; durable before the answer."""
             return await write(caller, upload_id, request)
+
+        @put(
+            "/{upload_id:str}/index",
+            status_code=204,
+            opt=least(Role.CREATOR),
+            operation_id="sendIndex",
+            summary="Send the end of a file ahead",
+        )
+        async def index(
+            self, caller: NamedDependency[Caller], upload_id: FromPath[str], request: AnyRequest
+        ) -> Response[None]:
+            """The file from Upload-Offset to its end, where its index is: the film then plays while the rest comes."""
+            return await ahead(caller, upload_id, request)
 
         @delete("/{upload_id:str}", opt=least(Role.CREATOR), operation_id="endUpload", summary="Give an upload up")
         async def remove(

@@ -13,7 +13,7 @@ from dataclasses import replace
 import structlog
 
 from streamgate.contracts.metadata import AssetDeleted, Catalog
-from streamgate.contracts.upload import GrowingSource, IngestPayload, Source, UploadCompleted
+from streamgate.contracts.upload import IngestPayload, Source, UploadCompleted
 from streamgate.domain.clock import Clock
 from streamgate.domain.errors import (
     ChecksumMismatch,
@@ -28,6 +28,7 @@ from streamgate.domain.errors import (
 )
 from streamgate.domain.identity import Caller, Prefix, Role, is_id, new_id
 from streamgate.plugins.upload import store, tus
+from streamgate.plugins.upload.ahead import keep_ahead, may_go_ahead
 from streamgate.plugins.upload.body import Body
 from streamgate.plugins.upload.described import new_asset, short
 from streamgate.plugins.upload.growth import Growth
@@ -76,7 +77,8 @@ class UploadService:
         self._locks = Locks(database, bus, self._writers)
         self.wanted = self._locks.wanted
         self._keeping = keeping(blobs, database)
-        self._growth = Growth(jobs)
+        self._growth = Growth(jobs, database, self._keeping, clock)
+        self.growing = self._growth.source
         self._room = Room(settings, database, blobs)
         self.health = self._room.health
 
@@ -93,15 +95,6 @@ class UploadService:
             filename=found[0].filename,
             filetype=found[0].filetype,
         )
-
-    async def growing(self, asset_id: str) -> GrowingSource:
-        async with self._database.read() as connection:
-            found = [u for u in await store.of_asset(connection, asset_id) if u.state == OPEN]
-            parts = await store.parts_of(connection, found[0].id) if found else []
-        if not found or found[0].length is None or found[0].expires_ms <= self._clock.now_ms():
-            raise NotFound("No upload of this film runs.")
-        lasting = tuple(self._keeping.lasting(parts))
-        return GrowingSource(asset_id=asset_id, size=found[0].length, parts=lasting)
 
     async def create(self, caller: Caller, headers: Mapping[str, str]) -> Upload:
         """Announce an upload: check that it may come and that there is room, make its film, and remember it."""
@@ -133,6 +126,13 @@ class UploadService:
         if (await self.find(caller, upload_id)).joined is not None:
             raise Forbidden("A final upload takes no bytes: it is made of its parts (tus, concatenation).")
         return await self._writers.run(upload_id, self._append(caller, upload_id, body, headers, offset))
+
+    async def keep_index(self, caller: Caller, upload_id: str, body: Body, offset: int, size: int | None) -> None:
+        """Keep the end of the file, from ``offset`` on, which comes ahead of the rest (`ahead`)."""
+        upload = await self.find(caller, upload_id)
+        may_go_ahead(upload, offset, size)
+        await self._room.check(caller, size or 0)
+        await keep_ahead(upload, size or 0, body, self._blobs, self._database, self._growth)
 
     async def settled(self, caller: Caller, upload_id: str) -> Upload:
         """The upload when nobody writes to it any more, so that its offset is final."""
@@ -278,10 +278,12 @@ class UploadService:
             if moved is not None:
                 before, token, kept = moved
                 await self._move(tx, before, token, kept, upload.expires_ms)
+            stale = await store.drop_ahead(tx, upload.id)
             await store.set_state(tx, upload.id, OPEN, COMPLETE, lock_token=None)
             if upload.asset_id is not None:
                 await store.hand_over(tx, upload.id, upload.asset_id, 0)
                 await self._submit(tx, upload)
+        await self._delete(stale)
         return replace(upload, state=COMPLETE)
 
     async def _submit(self, tx: Transaction, upload: Upload) -> None:

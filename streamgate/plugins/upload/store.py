@@ -35,6 +35,8 @@ class Upload:
     lock_token: str | None
     created_ms: int
     expires_ms: int
+    index_key: str | None = None
+    index_length: int | None = None
 
 
 def _upload(row: Row[Any]) -> Upload:
@@ -110,6 +112,29 @@ async def set_state(tx: Transaction, upload_id: str, was: str, now: str, **value
     return done.rowcount == 1
 
 
+async def ahead(connection: AsyncConnection, upload_id: str) -> SourcePart | None:
+    """The end of the file that was sent ahead of an upload's bytes."""
+    query = select(uploads.c.index_key, uploads.c.index_length).where(uploads.c.id == upload_id)
+    row = (await connection.execute(query)).first()
+    return None if row is None or row.index_key is None else SourcePart(row.index_key, row.index_length)
+
+
+async def set_ahead(tx: Transaction, upload_id: str, sent: SourcePart | None) -> bool:
+    """What was sent ahead, or None: it is nobody's any more. False when the upload is not open."""
+    values = {"index_key": sent.key if sent else None, "index_length": sent.length if sent else None}
+    done = await tx.execute(update(uploads).where(uploads.c.id == upload_id, uploads.c.state == OPEN).values(**values))
+    return done.rowcount == 1
+
+
+async def drop_ahead(tx: Transaction, upload_id: str) -> list[str]:
+    """Let go of what was sent ahead, if anything was; its key."""
+    sent = await ahead(tx, upload_id)
+    if sent is None:
+        return []
+    await set_ahead(tx, upload_id, None)
+    return [sent.key]
+
+
 async def remove(tx: Transaction, upload_id: str) -> None:
     """Forget an upload and what it still holds."""
     await tx.execute(delete(parts).where(parts.c.holder == upload_id))
@@ -149,15 +174,16 @@ async def hand_over(tx: Transaction, holder: str, to: str, first_position: int) 
 
 
 async def drop_parts(tx: Transaction, holder: str) -> list[str]:
-    """Let go of one's objects; their keys."""
+    """Let go of one's objects, what was sent ahead included; their keys."""
     rows = await tx.execute(delete(parts).where(parts.c.holder == holder).returning(parts.c.key))
-    return [row[0] for row in rows]
+    return [row[0] for row in rows] + await drop_ahead(tx, holder)
 
 
 async def held(connection: AsyncConnection, keys: Sequence[str]) -> set[str]:
     """Those of the keys that somebody holds."""
     rows = await connection.execute(select(parts.c.key).where(parts.c.key.in_(keys)))
-    return {row[0] for row in rows}
+    ahead = await connection.execute(select(uploads.c.index_key).where(uploads.c.index_key.in_(keys)))
+    return {row[0] for row in (*rows, *ahead)}
 
 
 async def open_ones(connection: AsyncConnection) -> tuple[int, int]:

@@ -23,9 +23,12 @@ uploads = Table(
     Column("lock_token", String(32)),
     Column("created_ms", BigInteger, nullable=False),
     Column("expires_ms", BigInteger, nullable=False),
+    Column("index_key", String(512)),
+    Column("index_length", BigInteger),
 )
 """``state``: open, complete, joined (a partial that became part of a final one), expired. ``length`` None: not announced yet.
-``joined``: the Upload-Concat header of a final upload. ``lock_token``: the writer that may move the offset."""
+``joined``: the Upload-Concat header of a final upload. ``index_key``: the object with the last ``index_length`` bytes of the file,
+sent ahead. ``lock_token``: the writer that may move the offset."""
 
 parts = Table(
     "upload_parts",
