@@ -20,6 +20,14 @@ from streamgate.packaging.cmaf import media_segment, video_samples
 REORDER = 2
 """Frames by which x264 holds decoding back at most (B-frames with pyramid)."""
 
+AFTER = 4
+"""Pictures shown to the encoder after a chunk and thrown away: x264 spends less on pictures that nothing follows, and the last
+ones of a chunk would be worse than those before any other boundary. Measured: SSIM 0.005 less without, equal with four."""
+
+_IP_RATIO = 1.4
+"""How much finer x264 quantises key frames than others. It forgets to for the very first picture it is given (with mb-tree, which
+presets from veryfast on have), so the first picture of each chunk gets it by a zone. Measured: SSIM 0.009 less without."""
+
 _BT709 = 1
 _LIMITED = 1
 
@@ -54,7 +62,7 @@ def open_encoder(rung: VideoRung, timescale: int, *, threads: int | None = None)
         "bufsize": str(rung.bufsize),
         "g": str(rung.gop),
         "forced-idr": "1",
-        "x264-params": "annexb=0:scenecut=0:open-gop=0:bframes=3:b-pyramid=normal",
+        "x264-params": f"annexb=0:scenecut=0:open-gop=0:bframes=3:b-pyramid=normal:ipratio={_IP_RATIO}:zones=0,0,b={_IP_RATIO}",
     }
     encoder.open()
     return encoder
@@ -73,6 +81,7 @@ def reorder_ticks(nominal_ticks: int) -> int:
 class RungEncoder:
     """Encodes consecutive segments of one rendition and hands each to ``finished(number, bytes)`` as soon as it is whole.
 
+    Pictures beside the borders of such a run are as good as beside any other segment boundary.
     Raises `EncoderDiffers` when the encoder's configuration record is not the planned one, byte for byte.
     """
 
@@ -86,9 +95,12 @@ class RungEncoder:
     ) -> None:
         assert isinstance(rendition.rung, VideoRung)
         self._rendition = rendition
+        self._nominal = recipe.nominal_ticks
         self._reorder = reorder_ticks(recipe.nominal_ticks)
         self._finished = finished
         self._number, self._end = first, end
+        self._end_tick = rendition.boundaries[end]
+        self._last: VideoFrame | None = None
         self._chain = PictureChain(recipe, rendition.rung.width, rendition.rung.height)
         self._encoder = open_encoder(rendition.rung, rendition.timescale)
         if bytes(self._encoder.extradata or b"") != rendition.config:
@@ -104,6 +116,8 @@ class RungEncoder:
     def close(self) -> None:
         """No further picture comes: finish the last segment."""
         self._encode(self._chain.flush())
+        if self._end < len(self._rendition.boundaries) - 1:
+            self._go_on()
         self._collect(self._encoder.encode(None))
         self._finish()
         if self._number != self._end:
@@ -112,14 +126,26 @@ class RungEncoder:
     def _encode(self, pictures: list[VideoFrame]) -> None:
         for picture in pictures:
             tick, key = self._timing.popleft()
-            picture.pts, picture.time_base = tick, Fraction(1, self._rendition.timescale)
-            picture.pict_type = PictureType.I if key else PictureType.NONE
-            self._collect(self._encoder.encode(picture))
+            self._give(picture, tick, key)
+            self._last = picture
+
+    def _give(self, picture: VideoFrame, tick: int, key: bool) -> None:
+        picture.pts, picture.time_base = tick, Fraction(1, self._rendition.timescale)
+        picture.pict_type = PictureType.I if key else PictureType.NONE
+        self._collect(self._encoder.encode(picture))
+
+    def _go_on(self) -> None:
+        """Let the last picture stay for a while, beginning with a key frame, so that nothing refers to it from before."""
+        for number in range(AFTER if self._last is not None else 0):
+            assert self._last is not None
+            self._give(self._last, self._end_tick + number * self._nominal, number == 0)
 
     def _collect(self, packets: list[Packet[VideoStream]]) -> None:
         for packet in packets:
             if packet.pts is None:
                 raise EncoderDiffers(f"{self._rendition.name}: a packet without time")
+            if packet.pts >= self._end_tick:
+                continue
             if packet.is_keyframe and self._coded:
                 self._finish()
             self._coded.append((packet.pts, bytes(packet), bool(packet.is_keyframe)))

@@ -1,0 +1,101 @@
+"""A film encoded by chunks is the film encoded in one go: the same pictures at the same times, as good beside borders."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import av
+import msgspec
+import numpy as np
+import pytest
+from av.video.frame import PictureType
+
+from streamgate.media.model import LadderSettings, PlannedRendition
+from streamgate.media.sandbox import Sandbox
+from tests.support.encoding import Encoded, FileSource, encode, encode_chunk
+from tests.support.natural import natural
+
+MOST = 0.003
+"""Of structural similarity, by which pictures beside a border may differ from the single pass."""
+
+BESIDE = 4
+"""So many pictures on each side of a boundary count as beside it."""
+
+LADDER = LadderSettings(rungs=(180,))
+NEARLY_LOSSLESS = ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "12")
+UNEVEN = ("-vf", "setpts='(N+0.4*random(0))/30/TB'", "-fps_mode", "vfr", "-enc_time_base", "1/90000")
+FILMS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "25 pictures a second": ("25", ()),
+    "29.97 pictures a second": ("30000/1001", ()),
+    "60 pictures a second": ("60", ()),
+    "uneven times": ("30", UNEVEN),
+}
+
+
+def shown(path: Path) -> list[float]:
+    """When each picture is shown, in seconds, counted from the first one."""
+    with av.open(str(path)) as container:
+        times = [float(frame.time) for frame in container.decode(video=0)]
+    return [time - times[0] for time in times]
+
+
+def likeness(path: Path, source: Path) -> Any:
+    """Structural similarity of each picture to the source's, as ffmpeg's own filter finds it (luma)."""
+    pairs = "[0:v]setpts=N[a];[1:v]setpts=N[b];[a][b]ssim=stats_file=-"
+    command = ["ffmpeg", "-v", "error", "-i", str(path), "-i", str(source), "-lavfi", pairs, "-f", "null", "-"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return np.array([float(value) for value in re.findall(r"Y:([\d.]+)", done.stdout)])
+
+
+async def in_one_go(sandbox: Sandbox, source: Path, made: Encoded, rendition: PlannedRendition, folder: Path) -> Path:
+    """The rendition as one chunk."""
+    count = len(rendition.boundaries) - 1
+    whole = msgspec.structs.replace(made.plan, chunks=((0, count),))
+    found = await encode_chunk(sandbox, FileSource(source), whole, 0, (rendition.name,), folder)
+    path = folder / "whole.mp4"
+    path.write_bytes(rendition.init + b"".join(found[rendition.name, number] for number in range(count)))
+    return path
+
+
+@pytest.mark.parametrize("kind", FILMS)
+async def test_chunks_are_the_single_pass(sandbox: Sandbox, tmp_path: Path, kind: str) -> None:
+    rate, coded = FILMS[kind]
+    source = natural(tmp_path / "film.mp4", seconds=9, rate=rate, coded=(*coded, *NEARLY_LOSSLESS))
+    made = await encode(sandbox, source, tmp_path / "chunks", ladder=LADDER)
+    (rendition,) = made.video
+    assert made.plan.chunks == ((0, 1), (1, 3))
+    chunked, whole = (
+        made.files[rendition.name],
+        await in_one_go(sandbox, source, made, rendition, tmp_path / "whole"),
+    )
+
+    times = shown(source)
+    assert shown(chunked) == shown(whole)
+    assert shown(chunked) == pytest.approx(times, abs=1.5 / rendition.timescale)
+    types = by_type(chunked)
+    assert types["I"] == 3
+    assert types["B"] > len(times) / 3
+
+    lost = likeness(whole, source) - likeness(chunked, source)
+    assert len(lost) == len(times)
+    border, middle = (
+        float(lost[place - BESIDE : place + BESIDE].mean())
+        for place in (nearest(times, rendition.boundaries[number] / rendition.timescale) for number in (1, 2))
+    )
+    assert abs(border) <= MOST
+    assert abs(border - middle) <= MOST
+    assert abs(float(lost.mean())) <= MOST / 3
+
+
+def nearest(times: list[float], time: float) -> int:
+    return int(np.abs(np.array(times) - time).argmin())
+
+
+def by_type(path: Path) -> dict[str, int]:
+    """How many pictures of each type there are."""
+    with av.open(str(path)) as container:
+        types = [PictureType(frame.pict_type).name for frame in container.decode(video=0)]
+    return {name: types.count(name) for name in "IPB"}
