@@ -33,6 +33,8 @@ def open_encoder(rung: AudioRung) -> AudioCodecContext:
     encoder.bit_rate = rung.bitrate
     encoder.time_base = Fraction(1, rung.sample_rate)
     encoder.flags |= Flags.global_header
+    # The other coder carries its decisions on from frame to frame for seconds: a chunk would not sound as the one before it.
+    encoder.options = {"aac_coder": "fast"}
     encoder.open()
     return encoder
 

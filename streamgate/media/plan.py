@@ -359,13 +359,11 @@ def _recipe(
         if times is None:
             continue
         start = (times.first or 0) * times.base
-        coarse = times.base * track.rate > 1
         audio.append(
             AudioRecipe(
                 index=track.index,
                 rate=track.rate,
                 start=(start.numerator, start.denominator),
-                quantum=track.frame if coarse else 1,
             )
         )
     return Recipe(origin=(origin.numerator, origin.denominator), video=video, audio=tuple(audio))

@@ -33,7 +33,6 @@ _PROTECTED = ("encv", "enca", "drmi", "drms")
 _INTERNAL_PICTURE = (16, 18)
 _MATRICES = {1: "bt709", 4: "fcc", 5: "bt470", 6: "smpte170m", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
 _HIGH_DEFINITION = 720
-_FIXED_FRAMES = ("aac", "mp3", "mp2", "ac3", "eac3", "opus")
 _CONTAINERS = {"mov": "mp4", "matroska": "matroska"}
 
 
@@ -54,14 +53,12 @@ class VideoFound:
 
 @dataclass(frozen=True, slots=True)
 class AudioFound:
-    """An audio track to play. ``first``: the source time (seconds) of its first sample that is to be heard;
-    ``frame``: samples per packet where that is fixed, else 1."""
+    """An audio track to play. ``first``: the source time (seconds) of its first sample that is to be heard."""
 
     index: int
     rate: int
     channels: int
     first: Fraction
-    frame: int
     language: str | None
     title: str | None
     default: bool
@@ -208,14 +205,12 @@ def orientation(frame: VideoFrame) -> tuple[int, bool]:
 
 def _audio_found(stream: AudioStream, frame: AudioFrame) -> AudioFound:
     base = frame.time_base or stream.time_base or Fraction(1, frame.sample_rate)
-    size = stream.codec_context.frame_size
     language = stream.language if stream.language not in (None, "", "und") else None
     return AudioFound(
         index=stream.index,
         rate=frame.sample_rate,
         channels=frame.layout.nb_channels,
         first=(frame.pts or 0) * base,
-        frame=size if stream.codec_context.name in _FIXED_FRAMES and size else 1,
         language=language,
         title=stream.metadata.get("title") or None,
         default=bool(stream.disposition & Disposition.default),

@@ -32,13 +32,11 @@ class VideoRecipe(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AudioRecipe(msgspec.Struct, frozen=True, kw_only=True):
-    """One audio track. ``start``: the first sample's time in the source (seconds, as a fraction); ``quantum``: samples per packet
-    of the source, on whose grid coarse timestamps are snapped (1: they are exact)."""
+    """One audio track. ``start``: the first sample's time in the source (seconds, as a fraction)."""
 
     index: int
     rate: int
     start: tuple[int, int]
-    quantum: int = 1
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 from math import ceil, gcd
 
 from av.audio.frame import AudioFrame
@@ -22,14 +23,21 @@ _LAYOUTS = {1: "mono", 2: "stereo"}
 _WARM_UP = Fraction(1, 2)
 """Seconds decoded before the wanted range: transform overlap, bit reservoirs, resampler."""
 
+_SETTLE_S = 5
+"""Seconds of sound from whose timestamps its place is concluded where each alone is too coarse."""
+
 _STEPS_BACK = (_WARM_UP, Fraction(3), Fraction(15), Fraction(60))
 _PIECE = 4096
+
+_Piece = tuple[Fraction | None, list[bytes]]
+"""The sample at which it begins by its timestamp, and its samples by channel."""
 
 
 class SourceSamples:
     """One track as float samples at the source's rate; sample 0 is time 0 of the film.
 
-    ``read`` goes forwards only. What the source lacks (before its start, gaps, after its end) is silence.
+    ``read`` goes forwards only. What the source lacks (before its start, gaps, after its end) is silence. Wherever reading began,
+    a sample has the same number, give or take one, also where timestamps are coarser than samples (milliseconds in Matroska).
     """
 
     def __init__(self, source: Source, recipe: AudioRecipe, zero: Fraction, channels: int, begin: int) -> None:
@@ -67,8 +75,6 @@ class SourceSamples:
     def _place(self, position: int, planes: list[bytes], limit: int) -> None:
         """Put a decoded piece where its time says. ``limit`` bounds the silence made at once for a gap before it."""
         gap = position - self._at
-        if abs(gap) <= self._tolerance():
-            gap = 0
         if gap > 0:
             missing = max(0, limit - len(self._planes[0]) // _BYTES)
             if gap > missing:
@@ -95,42 +101,73 @@ class SourceSamples:
             with self._source.open(MAX_PIXELS) as container:
                 if not seek(container, self._recipe.index, wanted - step):
                     break
-                pieces = self._decode(container)
+                pieces = self._placed(container)
                 first = next(pieces, None)
                 if first is not None and first[0] <= begin:
                     yield first
                     yield from pieces
                     return
         with self._source.open(MAX_PIXELS) as container:
-            yield from self._decode(container)
+            yield from self._placed(container)
 
-    def _decode(self, container: InputContainer) -> Iterator[tuple[int, list[bytes]]]:
+    def _placed(self, container: InputContainer) -> Iterator[tuple[int, list[bytes]]]:
+        """Decoded pieces with the number of their first sample."""
+        pieces = self._decode(container)
+        following: Fraction | None = None
+        for exact, planes in chain(self._settled(pieces), pieces):
+            if following is None:
+                first = (Fraction(*self._recipe.start) - self._zero) * self._recipe.rate
+                following = first if exact is None else exact
+            elif exact is not None and abs(exact - following) > self._tolerance():
+                following = exact
+            yield round(following), planes
+            following += len(planes[0]) // _BYTES
+
+    def _settled(self, pieces: Iterator[_Piece]) -> Iterator[_Piece]:
+        """The first pieces, the very first one placed where all their timestamps agree that it lies.
+
+        A timestamp is rounded by half a unit at most, so each says between which samples the first one lies; but not its own, as
+        decoders give less than a whole frame where they begin.
+        """
+        held: list[_Piece] = []
+        between: tuple[Fraction, Fraction] | None = None
+        count = 0
+        for exact, planes in pieces:
+            half = self._base * self._recipe.rate / 2
+            held.append((exact, planes))
+            if half <= 1 / 2:
+                break
+            if exact is not None and len(held) > 1:
+                low, high = exact - count - half, exact - count + half
+                if between is not None:
+                    low, high = max(low, between[0]), min(high, between[1])
+                if low > high:
+                    # A gap: what comes after it has its own time.
+                    break
+                between = low, high
+            count += len(planes[0]) // _BYTES
+            if count >= _SETTLE_S * self._recipe.rate:
+                break
+        if between is not None:
+            place = (between[0] + between[1]) / 2
+            stated = held[0][0]
+            if stated is None or abs(stated - place) <= self._tolerance():
+                held[0] = (place, held[0][1])
+        yield from held
+
+    def _decode(self, container: InputContainer) -> Iterator[_Piece]:
+        """Decoded pieces with the sample at which they begin by their timestamp, None where they have none."""
         stream = container.streams[self._recipe.index]
         only(container, stream.index)
         self._base = base = stream.time_base or Fraction(1, self._recipe.rate)
-        following: int | None = None
         for packet in packets(container, stream.index):
             for frame in self._frames(packet):
-                position = following
+                exact = None
                 if frame.pts is not None:
-                    position = self._position(frame.pts * (frame.time_base or base))
-                if position is None:
-                    position = round((Fraction(*self._recipe.start) - self._zero) * self._recipe.rate)
+                    exact = (frame.pts * (frame.time_base or base) - self._zero) * self._recipe.rate
                 for planes in self._convert(frame):
-                    yield position, planes
-                    position += len(planes[0]) // _BYTES
-                following = position
-
-    def _position(self, time: Fraction) -> int:
-        """The sample at which a frame begins; coarse timestamps are moved onto the grid of the source's own packets."""
-        rate, quantum = self._recipe.rate, self._recipe.quantum
-        exact = (time - self._zero) * rate
-        if quantum > 1:
-            origin = (Fraction(*self._recipe.start) - self._zero) * rate
-            near = origin + quantum * round((exact - origin) / quantum)
-            if abs(near - exact) <= self._base * rate + 1:
-                exact = near
-        return round(exact)
+                    yield exact, planes
+                    exact = None
 
     def _frames(self, packet: Packet[Stream]) -> list[AudioFrame]:
         frames = decoded(packet)
