@@ -22,7 +22,7 @@ CONNECT_S = 5.0
 ANSWER_S = 10.0
 """Seconds that PostgreSQL has to answer a statement. A line that is dead without saying so is found out by nothing else."""
 
-PING_S = 3.0
+PING_S = 1.5
 """Seconds that it has to answer on a connection that is taken up again; when it does not, all older ones are given up."""
 
 IDLE_S = 60

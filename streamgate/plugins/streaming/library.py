@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -22,7 +24,7 @@ from streamgate.contracts.transcoder import (
 )
 from streamgate.domain import deadline
 from streamgate.domain.clock import Clock
-from streamgate.domain.errors import NotFound, StreamGateError, Unavailable
+from streamgate.domain.errors import DeadlineExceeded, NotFound, StreamGateError, Unavailable
 from streamgate.packaging import dash, hls
 from streamgate.packaging.cmaf import key_frame
 from streamgate.packaging.thumbnails import storyboard_vtt
@@ -33,6 +35,9 @@ from streamgate.ports.storage import BlobStore
 PRESENTATION_AGE_S = 60.0
 GROWING_AGE_S = 1.0
 HOT_S = 3600.0
+PATIENCE_S = 1.0
+"""Seconds that a request waits for a timeline to be read again; then the known one plays on."""
+
 MAX_PRESENTATIONS = 64
 MAX_OBJECTS = 20_000
 
@@ -94,6 +99,7 @@ class Library:
         self._segment_wait_s = segment_wait_s
         self._passthrough = Passthrough(blobs)
         self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._looks: dict[str, asyncio.Task[_Known]] = {}
         self.generation = 0
         """Grows when something that was answered before may be different now."""
         self._objects: OrderedDict[tuple[str, str, int], SegmentObject] = OrderedDict()
@@ -251,13 +257,37 @@ class Library:
         if known is not None and known.until > self._clock.monotonic():
             self._known.move_to_end(asset_id)
             return known
-        presentation = await self._transcoding.presentation(asset_id)
+        look = self._looks.get(asset_id)
+        if look is None:
+            look = self._looks[asset_id] = asyncio.create_task(self._look(asset_id, known))
+            look.add_done_callback(partial(self._looked, asset_id))
+        if known is None:
+            return await asyncio.shield(look)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return await asyncio.shield(look)
+        except (TimeoutError, Unavailable, DeadlineExceeded):
+            # A timeline changes only when the film is made anew, and a fact says so: what is known plays on meanwhile.
+            known.until = self._clock.monotonic() + PATIENCE_S
+            return known
+
+    async def _look(self, asset_id: str, known: _Known | None) -> _Known:
+        generation = self.generation
+        async with deadline.within(deadline.DEFAULT_S):
+            presentation = await self._transcoding.presentation(asset_id)
         age_s = PRESENTATION_AGE_S if presentation.growing is None else GROWING_AGE_S
         fresh = _Known(presentation, self._clock.monotonic() + age_s, {})
         if known is not None and known.presentation == presentation:
             fresh.playlists = known.playlists
-        _keep(self._known, asset_id, fresh, MAX_PRESENTATIONS)
+        if self.generation == generation:
+            _keep(self._known, asset_id, fresh, MAX_PRESENTATIONS)
         return fresh
+
+    def _looked(self, asset_id: str, look: asyncio.Task[_Known]) -> None:
+        """An error that nobody waits for any more is no warning."""
+        self._looks.pop(asset_id, None)
+        if not look.cancelled():
+            look.exception()
 
     async def _hot(self, key: str, asset_id: str, load: Callable[[], Awaitable[bytes]]) -> bytes:
         return await self._cache.get_or_load(key, HOT_S, load, tags=(f"asset:{asset_id}",))
