@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.support.product import TUS
-from tests.support.server import Server
+from tests.support.server import Server, wait_for
 
 KILLS = 20
 SEED = 4361
@@ -93,7 +93,8 @@ def test_no_acknowledged_byte_is_lost(tmp_path: Path) -> None:
         assert len(stored) == len(data)
         assert stored == data
         with server.admin() as http:
-            assert http.get(f"/api/v1/assets/{asset_id}").json()["state"] in {"processing", "failed"}
+            states = {"processing", "failed"}
+            wait_for(lambda: http.get(f"/api/v1/assets/{asset_id}").json()["state"] in states, 20)
             jobs = http.get("/api/v1/jobs", params={"subject": asset_id}).json()["items"]
         kinds = [job["kind"] for job in jobs]
         assert kinds.count("transcoder.ingest") == 1
