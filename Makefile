@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # End-to-end tests that run a second time, against nine processes.
 APART := tests/e2e/test_readers.py tests/e2e/test_media_address.py tests/e2e/test_tus.py tests/e2e/test_what_ends_playback.py
 
-.PHONY: help run test check bench corpus fuzz fuzz-index lock openapi proto docs clean
+.PHONY: help run test check bench chaos corpus fuzz fuzz-index lock openapi proto docs clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -19,8 +19,11 @@ run: $(VENV)/.runtime ## Start the product on http://127.0.0.1:8080
 
 test: $(VENV)/.dev tests/node/node_modules/.stamp ## Run every test
 	@tools/system-packages ffmpeg ffprobe node chromium postgresql redis-server
+ifdef TESTS
 	$(BIN)/python -m pytest $(TESTS)
-	@test -n "$(TESTS)" || TOPOLOGY=nine $(BIN)/python -m pytest -m "not embedded" $(APART)
+else
+	@tools/test $(BIN) $(APART)
+endif
 
 check: $(VENV)/.dev ## Formatting, lint, types, import rules, API snapshot, reference docs
 	$(BIN)/ruff format --check .
@@ -39,6 +42,10 @@ bench-%: $(VENV)/.dev tests/node/node_modules/.stamp
 	@tools/system-packages nginx wrk curl
 	@$(BIN)/python -m benchmarks $* $(if $(MEDIA),--media "$(MEDIA)")
 
+chaos: $(VENV)/.dev tests/node/node_modules/.stamp ## Rounds of faults in nine processes (ROUNDS=…, SEED=…)
+	@tools/system-packages ffmpeg postgresql redis-server
+	@nice -n 5 $(BIN)/python -m tests.chaos --all --rounds $(or $(ROUNDS),3) --seed $(or $(SEED),1)
+
 corpus: $(VENV)/.dev ## A folder of media files (DIR=…) through ingest and packaging: a table, file by file
 	@tools/system-packages ffprobe
 	@$(BIN)/python -m tools.corpus "$(DIR)"
@@ -46,7 +53,7 @@ corpus: $(VENV)/.dev ## A folder of media files (DIR=…) through ingest and pac
 fuzz: $(VENV)/.dev ## Ten thousand mutated films (COUNT=…, SEED=…)
 	@$(BIN)/python -m tools.fuzz --count $(or $(COUNT),10000) --seed $(or $(SEED),1)
 
-fuzz-index: $(VENV)/.dev ## Ten thousand mutated indexes of MP4 and Matroska (COUNT=…, SEED=…)
+fuzz-index: $(VENV)/.dev ## Ten thousand mutated indexes of MP4 (COUNT=…, SEED=…)
 	@$(BIN)/python -m tools.fuzz_index --count $(or $(COUNT),10000) --seed $(or $(SEED),1)
 
 openapi: $(VENV)/.dev ## Write the packaged OpenAPI snapshot
