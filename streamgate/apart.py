@@ -60,6 +60,7 @@ class Apart:
     """The gRPC side of a process. ``stack`` closes what is opened here."""
 
     def __init__(self, settings: CoreSettings, service: str, plugins: Sequence[Plugin[Any]], clock: Clock) -> None:
+        from streamgate.runtime.rpc import tls
         from streamgate.runtime.rpc.codec import Codec
         from streamgate.runtime.rpc.tokens import ServiceSigner, ServiceVerifier, private_key, public_key
 
@@ -72,6 +73,8 @@ class Apart:
         self._remote = needed | ({Access} - self._provided)
         self._codec = Codec([*self._provided, *self._remote])
         self._signer = ServiceSigner(service, private_key(settings.service_key_file), clock)
+        files = settings.grpc_tls
+        self._tls = None if files is None else tls.load(files.cert_file, files.key_file, files.ca_file)
         known = {name: public_key(section.public_key_file) for name, section in settings.services.items()}
         self._verifier = ServiceVerifier(service, known)
 
@@ -80,7 +83,7 @@ class Apart:
         from streamgate.runtime.rpc.client import RpcClient
 
         self._discovery = discovery
-        client = RpcClient(self._codec, discovery, self._signer, self._clock)
+        client = RpcClient(self._codec, discovery, self._signer, self._clock, tls=self._tls)
         stack.push_async_callback(client.close)
         return {kind: client.bound(kind) for kind in self._remote}
 
@@ -102,12 +105,14 @@ class Apart:
             reflected=settings.grpc_reflection,
             clients=Clients(settings.trusted_proxies),
             largest_request=LARGEST_OF_PEOPLE if forwards else LARGEST,
+            tls=self._tls,
+            by_services_only=not forwards,
         )
         for parts in assembled.parts.values():
             for kind, provider in parts.provides.items():
                 server.add(kind, provider)
         if forwards:
-            client = RpcClient(codec, self._discovery, self._signer, self._clock)
+            client = RpcClient(codec, self._discovery, self._signer, self._clock, tls=self._tls)
             stack.push_async_callback(client.close)
             for kind, door in forwards.items():
                 server.forward(kind, door, client)

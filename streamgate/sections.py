@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
@@ -19,6 +20,14 @@ class Section(BaseModel):
     """A part of the settings: immutable, nothing unknown."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TlsSection(Section):
+    cert_file: Path = Field(
+        description="The service's certificate and its chain, PEM; among its DNS names is the service's, such as `metadata`."
+    )
+    key_file: Path = Field(description="Its private key, PEM.")
+    ca_file: Path = Field(description="Certificates of the authority by which other services are known, PEM.")
 
 
 class DiscoverySection(Section):

@@ -34,7 +34,7 @@ from pydantic_settings import (
 
 from streamgate.domain.errors import ConfigurationError
 from streamgate.kernel.registry import AnyPlugin
-from streamgate.sections import DiscoverySection, Section, ServiceName
+from streamgate.sections import DiscoverySection, Section, ServiceName, TlsSection
 
 PREFIX = "STREAMGATE_"
 ALIASES = {
@@ -199,6 +199,9 @@ class CoreSettings(BaseSettings):
         "`STREAMGATE_SERVICES__API_GATEWAY__PUBLIC_KEY_FILE` and so on.",
     )
     grpc_reflection: bool = Field(False, description="Let gRPC clients ask which methods there are.")
+    grpc_tls: TlsSection | None = Field(
+        None, description="Mutual TLS between services, over gRPC: `cert_file key_file ca_file`; default none."
+    )
     chains: dict[ChainId, ChainSection] = Field(
         default_factory=dict, description="CAIP-2 chain id → how it is read; default none."
     )
@@ -360,9 +363,10 @@ def _has(model: type[BaseModel], section: str, key: str) -> bool:
         if get_origin(inside) is dict:
             inside = get_args(inside)[1]
             continue
-        if not (isinstance(inside, type) and issubclass(inside, BaseModel)) or part not in inside.model_fields:
+        choices = [one for one in (inside, *get_args(inside)) if isinstance(one, type) and issubclass(one, BaseModel)]
+        if not choices or part not in choices[0].model_fields:
             return False
-        inside = inside.model_fields[part].annotation
+        inside = choices[0].model_fields[part].annotation
     return True
 
 

@@ -18,6 +18,7 @@ from streamgate.ports.discovery import GRPC_OFFSET
 from streamgate.runtime.rpc.admission import Authenticates, Guard
 from streamgate.runtime.rpc.codec import Codec
 from streamgate.runtime.rpc.server import RpcServer
+from streamgate.runtime.rpc.tls import Tls
 from streamgate.runtime.rpc.tokens import ServiceVerifier
 from streamgate.runtime.site import SERVICE_PORTS
 from streamgate.settings import load
@@ -36,10 +37,12 @@ def free_grpc_port() -> int:
     return port
 
 
-def server_of(service: str, providers: Mapping[type, object], people: Authenticates, *, port: int = 0) -> RpcServer:
+def server_of(
+    service: str, providers: Mapping[type, object], people: Authenticates, *, port: int = 0, tls: Tls | None = None
+) -> RpcServer:
     """The gRPC side of a service, with every contract of its that ``providers`` has."""
     guard = Guard(ServiceVerifier(service, {name: key.public_key() for name, key in KEYS.items()}), people)
-    server = RpcServer(CODEC, guard, "127.0.0.1", port or free_grpc_port())
+    server = RpcServer(CODEC, guard, "127.0.0.1", port or free_grpc_port(), tls=tls)
     for kind in contracts():
         if declaration(kind).service == service and kind in providers:
             server.add(kind, providers[kind])

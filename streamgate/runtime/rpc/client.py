@@ -19,6 +19,7 @@ from streamgate.ports.discovery import Discovery
 from streamgate.runtime.breaker import Breaker, RetryBudget
 from streamgate.runtime.rpc.codec import STATUS_DETAILS, Codec
 from streamgate.runtime.rpc.schema import Rpc
+from streamgate.runtime.rpc.tls import Tls
 from streamgate.runtime.rpc.tokens import ServiceSigner
 from streamgate.runtime.trace import carried
 
@@ -49,12 +50,15 @@ class NeverSent(Unavailable):
 class RpcClient:
     """Makes objects that behave as the contracts they are asked for, wherever those are served."""
 
-    def __init__(self, codec: Codec, discovery: Discovery, signer: ServiceSigner, clock: Clock) -> None:
+    def __init__(
+        self, codec: Codec, discovery: Discovery, signer: ServiceSigner, clock: Clock, *, tls: Tls | None = None
+    ) -> None:
         self._codec = codec
         self._discovery = discovery
         self._signer = signer
         self._clock = clock
-        self._channels: dict[str, Any] = {}
+        self._credentials = tls and grpc.ssl_channel_credentials(tls.authority, tls.key, tls.certificate)
+        self._channels: dict[tuple[str, str], Any] = {}
         self._turns: dict[str, int] = {}
 
     def bound(self, kind: type) -> Any:
@@ -138,14 +142,21 @@ class RpcClient:
         target = await self._target(service)
         metadata = [] if authorization is None else [("authorization", authorization)]
         metadata += carried().items()
-        channel = self._channels.get(target)
+        channel = self._channels.get((service, target))
         if channel is None:
-            channel = self._channels[target] = grpc.aio.insecure_channel(target, options=OPTIONS)
+            channel = self._channels[service, target] = self._connected(service, target)
         try:
             answer: bytes = await channel.unary_unary(full)(data, timeout=deadline.remaining_s(), metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise self._error(service, error) from None
         return answer
+
+    def _connected(self, service: str, target: str) -> Any:
+        if self._credentials is None:
+            return grpc.aio.insecure_channel(target, options=OPTIONS)
+        # Wherever the service runs, its certificate names it.
+        options = (*OPTIONS, ("grpc.ssl_target_name_override", service))
+        return grpc.aio.secure_channel(target, self._credentials, options=options)
 
     async def _target(self, service: str) -> str:
         addresses = [a for a in await self._discovery.addresses(service) if a.grpc_port is not None]

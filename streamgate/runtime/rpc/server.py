@@ -30,6 +30,7 @@ from streamgate.runtime.rpc.codec import STATUS_DETAILS, Codec
 from streamgate.runtime.rpc.health import Standing
 from streamgate.runtime.rpc.problem import STATUS
 from streamgate.runtime.rpc.schema import Rpc
+from streamgate.runtime.rpc.tls import Tls
 from streamgate.runtime.trace import CARRIED, continued
 
 LONGEST_S = 60.0
@@ -56,7 +57,10 @@ Answering = Callable[[bytes, Arriving], Awaitable[tuple[bytes, Metadata]]]
 
 
 class RpcServer:
-    """Serves contracts at ``host:port`` (port 0: a free one; see `port`). ``clients`` tells who a call comes from."""
+    """Serves contracts at ``host:port`` (port 0: a free one; see `port`). ``clients`` tells who a call comes from.
+
+    With ``tls`` nobody connects without a certificate of the authority, unless people call here (``by_services_only`` False).
+    """
 
     def __init__(
         self,
@@ -68,6 +72,8 @@ class RpcServer:
         reflected: bool = False,
         clients: Clients = Clients(),  # noqa: B008 (a value)
         largest_request: int = LARGEST,
+        tls: Tls | None = None,
+        by_services_only: bool = True,
     ) -> None:
         self.port = port
         self._codec = codec
@@ -76,6 +82,9 @@ class RpcServer:
         self._reflected = reflected
         self._clients = clients
         self._options = (*OPTIONS, ("grpc.max_receive_message_length", largest_request))
+        self._credentials = tls and grpc.ssl_server_credentials(
+            [(tls.key, tls.certificate)], tls.authority if by_services_only else None, by_services_only
+        )
         self._methods: dict[str, Any] = {}
         self._health = Standing()
         self._names: list[str] = []
@@ -109,7 +118,11 @@ class RpcServer:
             names = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, server, pool=self._codec.pool)
         try:
-            self.port = server.add_insecure_port(f"{self._host}:{self.port}")
+            place = f"{self._host}:{self.port}"
+            if self._credentials is None:
+                self.port = server.add_insecure_port(place)
+            else:
+                self.port = server.add_secure_port(place, self._credentials)
         except RuntimeError:
             raise ConfigurationError(f"Port {self.port} of {self._host} is taken; gRPC needs it.") from None
         await server.start()

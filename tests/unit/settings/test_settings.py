@@ -64,6 +64,11 @@ def test_aliases_and_secret_files(tmp_path: Path) -> None:
     settings = loaded({"STREAMGATE_DATABASE__URL_FILE": str(secret)})
     assert settings.database.url.get_secret_value() == "sqlite+aiosqlite:///there"
     assert loaded({"STREAMGATE_AUTH__ADMIN_KEY_FILE": "/k"}).auth.admin_key_file == Path("/k")
+    tls = loaded({f"STREAMGATE_GRPC_TLS__{name}_FILE": f"/{name}" for name in ("CERT", "KEY", "CA")}).grpc_tls
+    assert (tls.cert_file, tls.key_file, tls.ca_file) == (Path("/CERT"), Path("/KEY"), Path("/CA"))
+    s3 = {"ENDPOINT": "https://s3.example", "BUCKET": "b", "ACCESS_KEY": "a", "SECRET_KEY_FILE": str(secret)}
+    found = loaded({f"STREAMGATE_STORAGE__S3__{name}": value for name, value in s3.items()}).storage.s3
+    assert found.secret_key.get_secret_value() == "sqlite+aiosqlite:///there"
 
 
 def test_keys_and_places_of_services_may_stand_in_the_environment_and_beside_a_file(tmp_path: Path) -> None:
