@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import json
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -14,9 +17,12 @@ from pydantic import BaseModel
 from streamgate.app import Running
 from streamgate.contracts.auth import Access
 from streamgate.contracts.declare import declarations
+from streamgate.domain.identity import SCOPES, Prefix, Role, new_id
 from streamgate.kernel import Context, DirectBinding, Parts, Plugin, discover
+from streamgate.plugins.api_gateway.documents import snapshot
 from streamgate.settings import load
 from tests.support.asgi import listening
+from tests.support.wallet import Wallet
 
 BEHIND = {"upload", "transcoder", "streaming", "metadata", "cache", "auth", "worker", "monitor"}
 CREATOR_ORIGIN = "http://player.example"
@@ -37,11 +43,25 @@ def linked(access: object) -> Plugin[NoSettings]:
     return Plugin(name="link", settings=NoSettings, setup=setup, provides=(Access,))
 
 
+@dataclass(frozen=True)
+class Topology:
+    """Where the services answer, where the gateway does, the administrator's key, and who may upload."""
+
+    services: str
+    gateway: str
+    key: str
+    creator: Wallet
+
+
 @pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """The administrator at the gateway."""
-    behind = discover(BEHIND)
-    told = {"STREAMGATE_TRUSTED_PROXIES": '["127.0.0.1/32"]', "STREAMGATE_PUBLIC_URL": "http://films.example"}
+async def topology(tmp_path: Path) -> AsyncIterator[Topology]:
+    """The services in one process, and the gateway before them in front of another door."""
+    behind, creator = discover(BEHIND), Wallet()
+    told = {
+        "STREAMGATE_TRUSTED_PROXIES": '["127.0.0.1/32"]',
+        "STREAMGATE_PUBLIC_URL": "http://films.example",
+        "STREAMGATE_AUTH__CREATORS": json.dumps([creator.address]),
+    }
     services = Running(load(behind, service="monolith", environ=told, flags={"data_dir": tmp_path / "a"}), "monolith")
     async with services.started(behind, DirectBinding()), listening(services.app) as port:
         door = [*discover({"api-gateway"}), linked(services.assembled.bound[Access])]
@@ -50,15 +70,25 @@ async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
             door,
             service="api-gateway",
             environ={"STREAMGATE_PUBLIC_URL": "http://films.example"},
-            flags={"data_dir": tmp_path / "b", "discovery": {"services": places}, "allowed_origins": (CREATOR_ORIGIN,)},
+            flags={
+                "data_dir": tmp_path / "b",
+                "discovery": {"services": places},
+                "allowed_origins": (CREATOR_ORIGIN,),
+                "api_gateway": {"sign_in_burst": 10_000},
+            },
         )
         gateway = Running(settings, "api-gateway")
         async with gateway.started(door, DirectBinding()), listening(gateway.app) as ear:
             key = (tmp_path / "a" / "admin.key").read_text().strip()
-            async with httpx.AsyncClient(
-                base_url=f"http://127.0.0.1:{ear}", headers={"authorization": f"Bearer {key}"}, timeout=60
-            ) as made:
-                yield made
+            yield Topology(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{ear}", key, creator)
+
+
+@pytest.fixture
+async def client(topology: Topology) -> AsyncIterator[httpx.AsyncClient]:
+    """The administrator at the gateway."""
+    headers = {"authorization": f"Bearer {topology.key}"}
+    async with httpx.AsyncClient(base_url=topology.gateway, headers=headers, timeout=60) as made:
+        yield made
 
 
 async def test_a_film_is_uploaded_and_read_through_the_gateway(client: httpx.AsyncClient) -> None:
@@ -97,3 +127,64 @@ async def test_the_gateway_answers_for_itself(client: httpx.AsyncClient) -> None
     segment = await client.get("/p/" + "x" * 43 + "/master.m3u8")
     assert segment.headers["content-type"] == "application/problem+json"
     assert segment.status_code in {401, 403, 404}
+
+
+OPERATIONS = [
+    (method.upper(), path, operation)
+    for path, item in sorted(json.loads(snapshot())["paths"].items())
+    for method, operation in item.items()
+    if isinstance(operation, dict) and "responses" in operation
+]
+IDS = {"asset_id": "ast", "upload_id": "upl", "job_id": "job", "policy_id": "pol", "session_id": "pbs", "key_id": "key"}
+
+
+async def test_every_route_is_as_closed_at_its_service_as_through_the_gateway(topology: Topology) -> None:
+    async with httpx.AsyncClient(base_url=topology.services) as http:
+        viewer = await asyncio.to_thread(Wallet().sign_in, topology.services)
+        creator = await asyncio.to_thread(topology.creator.sign_in, topology.services)
+
+        async def narrowed(scopes: list[str]) -> str:
+            wanted = {"name": "k", "role": "admin", "scopes": scopes}
+            made = await http.post("/api/v1/auth/api-keys", json=wanted, headers=bearer(topology.key))
+            assert made.status_code == 201, made.text
+            return str(made.json()["key"])
+
+        keys = {scope: (await narrowed([scope]), await narrowed([s for s in SCOPES if s != scope])) for scope in SCOPES}
+    people = {"viewer": viewer, "creator": creator, "admin": topology.key, "forged": f"{viewer[:-8]}AAAAAAAA"}
+    by_key = {topology.key, *(key for pair in keys.values() for key in pair)}
+    wrong: list[str] = []
+    async with AsyncExitStack() as stack:
+        doors = [
+            await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=60))
+            for url in (topology.services, topology.gateway)
+        ]
+        for method, path, operation in OPERATIONS:
+            filled = path
+            for name, prefix in IDS.items():
+                filled = filled.replace(f"{{{name}}}", new_id(Prefix(prefix)))
+            least, scope = Role[operation["x-least-role"].upper()], operation.get("x-scope")
+            asking = people | ({"one scope": keys[scope][0], "all others": keys[scope][1]} if scope else {})
+            for who, token in [("nobody", None), *asking.items()]:
+                there, here = await asyncio.gather(*(asked(door, method, filled, token) for door in doors))
+                role = {"nobody": Role.ANONYMOUS, "viewer": Role.VIEWER, "creator": Role.CREATOR}.get(who, Role.ADMIN)
+                if who == "forged" or (who == "nobody" and least > role):
+                    right = there == (401, "unauthenticated")
+                elif role < least or who == "all others" or (operation["operationId"] == "signOut" and token in by_key):
+                    right = there == (403, "forbidden")
+                else:
+                    right = there[1] not in {"unauthenticated", "forbidden"} and there[0] < 500
+                if not right or there != here:
+                    wrong.append(f"{method} {path} by {who}: {there}, through the gateway {here}")
+    assert wrong == []
+
+
+async def asked(door: httpx.AsyncClient, method: str, path: str, token: str | None) -> tuple[int, str]:
+    """Status and code (one that HEAD cannot say stands for all of its status) of the answer."""
+    answer = await door.request(method, path, headers=TUS | bearer(token))
+    if method == "HEAD" and answer.is_error:
+        return answer.status_code, {401: "unauthenticated", 403: "forbidden"}.get(answer.status_code, "")
+    return answer.status_code, answer.json()["code"] if answer.is_error else ""
+
+
+def bearer(token: str | None) -> dict[str, str]:
+    return {} if token is None else {"authorization": f"Bearer {token}"}
