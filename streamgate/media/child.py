@@ -18,6 +18,7 @@ from streamgate.domain.asset import FailureCode, MediaRefused
 from streamgate.media import confine, opening
 from streamgate.media.encode import encode_chunk
 from streamgate.media.growing import look
+from streamgate.media.passing import Room
 from streamgate.media.plan import make_plan
 from streamgate.media.poster import make_poster
 from streamgate.media.storyboard import make_sheet
@@ -97,7 +98,8 @@ def _do(order: Order, link: socket.socket, confined: tuple[str, ...]) -> Answer:
         return Looked(look(opening.Source(order.source.size, None, link, task.extents), task))
     source = opening.Source(order.source.size, order.source.path, link)
     if isinstance(task, PlanTask):
-        return Planned(make_plan(source, task.ladder, task.limits))
+        folder = Path(order.confinement.folder) if order.confinement.folder else None
+        return Planned(make_plan(source, task.ladder, task.limits, Room(folder, task.remux_s) if folder else None))
     if isinstance(task, EncodeTask):
         return Encoded(encode_chunk(source, task, Path(order.confinement.folder or "")))
     if isinstance(task, SheetTask):

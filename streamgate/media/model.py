@@ -96,6 +96,11 @@ class PlannedRendition(msgspec.Struct, frozen=True, kw_only=True):
     passthrough: int | None = None
 
 
+def remuxed_file(number: int) -> str:
+    """What a file with a part of a source that was written out is called; ``number`` from 0."""
+    return f"remuxed.{number}"
+
+
 class CaptionTrack(msgspec.Struct, frozen=True, kw_only=True):
     """One text subtitle track. ``name``: a file name of its own; ``language``: BCP 47; ``vtt``: the whole as WebVTT."""
 
@@ -114,7 +119,8 @@ class MediaPlan(msgspec.Struct, frozen=True, kw_only=True):
     times); opaque outside media/. ``chunks``: the segments of each chunk as (first, end); a rendition takes part in
     those numbers that it has. ``reason``: why the source is served as it is, or is not. ``index``: the sample index of what
     passes through, for `packaging.segments.StoredIndex`; stored apart from the plan, as ``parts`` (the source's objects,
-    in order) are filled in by the server.
+    in order) are filled in by the server. ``remuxed``: where the source had to be written out for that, the lengths of the
+    files (`remuxed_file`) that it was written to, which then are the parts.
     """
 
     tracks: tuple[Track, ...]
@@ -130,6 +136,7 @@ class MediaPlan(msgspec.Struct, frozen=True, kw_only=True):
     storyboard: Storyboard | None = None
     reason: str = "Every rendition is encoded from the upload."
     index: bytes = b""
+    remuxed: tuple[int, ...] = ()
     parts: tuple[SourcePart, ...] = ()
 
     @property

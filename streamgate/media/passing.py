@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 
 from streamgate.media.ladder import video_rung
 from streamgate.media.languages import bcp47
 from streamgate.media.model import LadderSettings, PlannedRendition
 from streamgate.media.opening import RangeFile, Source
 from streamgate.media.probe import AudioFound, Probe, VideoFound
+from streamgate.media.remux import remux
 from streamgate.packaging.matroskaindex import index_matroska
 from streamgate.packaging.sampleindex import IndexedTrack, IndexRefused, Read, SourceIndex, index_mp4
 
@@ -25,12 +27,17 @@ SOURCE = "source"
 
 _INDEXED = {"mp4": index_mp4, "matroska": index_matroska}
 
+_TRANSPORT = "mpegts"
+
 LARGEST_INDEX = 48 << 20
 """Bytes of a stored index: it crosses from the child in one message."""
 
 SWITCHED_OFF = "Every rendition is encoded from the upload."
 AS_UPLOADED = "The uploaded video is served as it is; smaller renditions are encoded beside it."
 SOUND_ENCODED = "The uploaded video is served as it is; sound that not every player takes is encoded."
+WRITTEN_OUT = (
+    "What browsers take of the upload is stored once more, in the form they need, and served without encoding."
+)
 SOUND_ONLY = "The uploaded sound is served as it is."
 
 _AVC = ("avc1.42", "avc1.4d", "avc1.58", "avc1.64", "avc3.42", "avc3.4d", "avc3.58", "avc3.64")
@@ -49,12 +56,14 @@ _MODEST = 2
 
 @dataclass(frozen=True, slots=True)
 class Passing:
-    """What passes through. ``video``, ``audio``: indexed tracks, audio by the probe's stream index."""
+    """What passes through. ``video``, ``audio``: indexed tracks, audio by the probe's stream index. ``remuxed``: the lengths of the
+    files that the film was written out to, where it had to be: the index is one of those then."""
 
     index: SourceIndex
     video: IndexedTrack | None
     audio: dict[int, IndexedTrack]
     reason: str
+    remuxed: tuple[int, ...] = ()
 
     @property
     def heard_everywhere(self) -> frozenset[int]:
@@ -67,18 +76,39 @@ class Passing:
         return self.index.origin
 
 
-def passing(source: Source, found: Probe, ladder: LadderSettings) -> Passing | str:
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Where a film may be written out that is no byte ranges of its file, and how many seconds that may take."""
+
+    folder: Path
+    within_s: float
+
+
+def passing(source: Source, found: Probe, ladder: LadderSettings, room: Room | None = None) -> Passing | str:
     """What of the film passes through, or the sentence that says why nothing does."""
     if not ladder.passthrough:
         return SWITCHED_OFF
+    if found.container == _TRANSPORT and room is not None:
+        return _written_out(source, found, ladder, room)
     if found.container not in _INDEXED:
-        return "Only MP4, MOV, Matroska and WebM are served as they are; every rendition is encoded from the upload."
+        return "Files of this kind are not served as they are; every rendition is encoded from the upload."
     try:
         with _reader(source) as read:
             index = _INDEXED[found.container](read, source.size, segment_s=ladder.segment_s, far=source.far)
     except IndexRefused as refused:
         return refused.detail
     return chosen(index, found)
+
+
+def _written_out(source: Source, found: Probe, ladder: LadderSettings, room: Room) -> Passing | str:
+    try:
+        made = remux(source, found, folder=room.folder, within_s=room.within_s, segment_s=ladder.segment_s)
+    except IndexRefused as refused:
+        return refused.detail
+    passed = chosen(made.index, found)
+    if isinstance(passed, str):
+        return passed
+    return replace(passed, reason=WRITTEN_OUT, remuxed=made.lengths)
 
 
 def chosen(index: SourceIndex, found: Probe) -> Passing | str:

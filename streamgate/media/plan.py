@@ -20,7 +20,7 @@ from streamgate.media.languages import bcp47
 from streamgate.media.model import LadderSettings, Limits, MediaPlan, PlannedRendition
 from streamgate.media.opening import Source, refused
 from streamgate.media.order import held_back
-from streamgate.media.passing import Passing, audio_rendition, passing, replaces, stands_first, video_rendition
+from streamgate.media.passing import Passing, Room, audio_rendition, passing, replaces, stands_first, video_rendition
 from streamgate.media.probe import AudioFound, Probe, VideoFound, probe
 from streamgate.media.recipe import AudioRecipe, Recipe, VideoRecipe, pack
 from streamgate.media.scan import PacketTimes, begins, scan
@@ -45,14 +45,14 @@ _MOOF_SHARE = 8_000
 """Bits per second that boxes around the samples take."""
 
 
-def make_plan(source: Source, ladder: LadderSettings, limits: Limits) -> MediaPlan:
-    """Plan a film. Raises `MediaRefused` with a code of the closed list."""
+def make_plan(source: Source, ladder: LadderSettings, limits: Limits, room: Room | None = None) -> MediaPlan:
+    """Plan a film. Raises `MediaRefused` with a code of the closed list. ``room``: where it may be written out if it must be."""
     if source.size == 0:
         raise refused(FailureCode.MALFORMED_MEDIA, "The file is empty. Upload it again.")
     if source.size > limits.max_size:
         raise refused(FailureCode.TOO_LARGE, "The file is larger than films may be here.")
     found = probe(source, limits)
-    passed = passing(source, found, ladder)
+    passed = passing(source, found, ladder, room)
     timed = _scanned(source, found, limits) if isinstance(passed, str) else _indexed(source, found, passed, limits)
     packets, origin = timed.packets, timed.origin
     film = _pictures(found.video, timed, passed, ladder, limits) if found.video is not None else None
@@ -80,6 +80,7 @@ def make_plan(source: Source, ladder: LadderSettings, limits: Limits) -> MediaPl
         storyboard=layout(width, height, whole) if width and height else None,
         reason=passed if isinstance(passed, str) else passed.reason,
         index=b"" if isinstance(passed, str) else passed.index.blob,
+        remuxed=() if isinstance(passed, str) else passed.remuxed,
     )
 
 

@@ -19,7 +19,7 @@ import structlog
 from streamgate.domain.asset import FailureCode, MediaRefused
 from streamgate.domain.errors import StreamGateError, Unavailable
 from streamgate.media.children import Child, Nursery
-from streamgate.media.model import EncodedChunk, Grown, LadderSettings, Limits, MediaPlan
+from streamgate.media.model import EncodedChunk, Grown, LadderSettings, Limits, MediaPlan, remuxed_file
 from streamgate.media.precedence import Allowance, Precedence
 from streamgate.media.wire import (
     MAX_RANGE,
@@ -59,6 +59,9 @@ _ATTEMPT_S = 10.0
 _READ_S = 30.0
 _EAGER_NICE = 19
 _STATUS_S = 5.0
+_REMUX_S = 15.0
+_REMUX_RATE = 8 << 20
+"""Bytes a second of a source that writing it out goes through at least; what is slower is encoded."""
 
 _TIMED_OUT = "Working on the film took longer than it may. Try again, or re-encode the file."
 _DIED = "The file is damaged: the decoder failed on it. Export or upload it again."
@@ -101,16 +104,28 @@ class Sandbox:
             await sandbox._nursery.close()
 
     async def plan(
-        self, source: ByteSource, *, ladder: LadderSettings, limits: Limits, timeout_s: float = 60.0
+        self,
+        source: ByteSource,
+        *,
+        ladder: LadderSettings,
+        limits: Limits,
+        timeout_s: float = 60.0,
+        folder: Path | None = None,
     ) -> MediaPlan:
         """Probe a source and plan its renditions.
+
+        What can be served without encoding but is no byte ranges of its file is written out into ``folder``, below the scratch
+        folder (None: it is encoded), which may take longer than ``timeout_s``, by its size (`MediaPlan.remuxed`).
 
         Raises `MediaRefused` with a code of the closed list: for a file that cannot be played, for a child that
         ran out of memory or time (``timeout``) or died (``malformed_media``).
         """
-        confinement = _confinement(_PLAN_MEMORY, timeout_s)
-        answer = await self._run(PlanTask(ladder, limits), source, confinement, timeout_s, eager=False)
-        if not isinstance(answer, Planned):
+        place = self._below_scratch(folder) if folder is not None else None
+        remux_s = _REMUX_S + source.size / _REMUX_RATE if place is not None else 0.0
+        whole_s = timeout_s + remux_s
+        confinement = _confinement(_PLAN_MEMORY, whole_s, folder=str(place) if place is not None else None)
+        answer = await self._run(PlanTask(ladder, limits, remux_s), source, confinement, whole_s, eager=False)
+        if not isinstance(answer, Planned) or not _as_written(answer.plan, place):
             raise _strange(answer)
         return answer.plan
 
@@ -298,9 +313,20 @@ def _as_ordered(chunk: EncodedChunk, task: EncodeTask, folder: Path) -> bool:
         written = folder / f"{segment.rendition}.{segment.number}.m4s"
         if (segment.rendition, segment.number) not in ordered or segment.file != written.name:
             return False
-        if written.is_symlink() or not written.is_file() or written.stat().st_size != segment.length:
+        if not _is_file(written, segment.length):
             return False
     return True
+
+
+def _as_written(plan: MediaPlan, folder: Path | None) -> bool:
+    """Whether the files are there that a child says it has written."""
+    if folder is None:
+        return not plan.remuxed
+    return all(_is_file(folder / remuxed_file(number), length) for number, length in enumerate(plan.remuxed))
+
+
+def _is_file(path: Path, length: int) -> bool:
+    return not path.is_symlink() and path.is_file() and path.stat().st_size == length
 
 
 def _confinement(memory: int, timeout_s: float, *, nice: int = 0, folder: str | None = None) -> Confinement:

@@ -49,10 +49,11 @@ class Confinement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlanTask(msgspec.Struct, frozen=True, tag=True):
-    """Probe the source and plan it."""
+    """Probe the source and plan it. ``remux_s``: seconds that writing it out into the folder of the confinement may take."""
 
     ladder: LadderSettings
     limits: Limits
+    remux_s: float = 0.0
 
 
 class EncodeTask(msgspec.Struct, frozen=True, tag=True):

@@ -11,19 +11,13 @@ from fractions import Fraction
 
 import numpy as np
 
-from streamgate.packaging import opus
+from streamgate.packaging import opus, timing
 from streamgate.packaging.cutting import ShownTrack, SourceIndex, audio_track, index_of, video_track
 from streamgate.packaging.matroska import NOT_STATED, Frames, Scan
 from streamgate.packaging.matroskatracks import Entry, describe
 from streamgate.packaging.mp4boxes import IndexRefused, Read
 from streamgate.packaging.sampleentry import Description
 from streamgate.packaging.sampletables import Numbers, Samples
-
-DRIFT_S = Fraction(2, 1000)
-"""What the file's clock may be away from the grid of a track's sound."""
-
-MAX_RESTARTS = 10_000
-"""Times that the grid of a track's sound may begin anew."""
 
 _AAC_FRAME = 1024
 _FINEST = 10_000_000
@@ -101,15 +95,9 @@ def _pictures(scan: Scan, entry: Entry, frames: Frames, about: Description) -> S
     shown = _scaled(times, scan.scale, about.timescale)
     if entry.delay:
         shown -= round(entry.delay * about.timescale / 10**9)
-    decoded = np.sort(shown)
-    following = np.diff(decoded)
-    stated = entry.duration * about.timescale / 10**9 if entry.duration else 0
-    last = round(stated) or (int(np.median(following)) if len(following) else 0) or 1
-    lasting = np.append(following, last)
-    if bool((lasting <= 0).any()) or bool((lasting >= 1 << 31).any()):
-        raise IndexRefused("table_mismatch", "Some samples of the track last no time; every rendition is encoded.")
     keys = (table[:, 3] & _KEY) != 0
-    return Samples(table[:, 0].copy(), table[:, 1].copy(), decoded, shown, lasting, keys, stated=True)
+    stated = entry.duration * about.timescale / 10**9 if entry.duration else 0
+    return timing.pictures(table[:, 0].copy(), table[:, 1].copy(), shown, keys, stated)
 
 
 def _ends(scan: Scan) -> dict[int, Fraction]:
@@ -152,36 +140,5 @@ def _sound(scan: Scan, frames: Frames, about: Description) -> tuple[Samples, int
         durations = np.full(len(table), _AAC_FRAME, np.int64)
     stated = table[:, 2] != NOT_STATED
     times = _scaled(np.where(stated, table[:, 2], 0), scan.scale, about.timescale)
-    begins = _on_grid(times, stated, durations, round(DRIFT_S * about.timescale))
-    hidden = round(frames.padding * about.timescale / 10**9)
-    while hidden >= durations[-1] and len(begins) > 1:
-        hidden -= int(durations[-1])
-        begins, durations, table = begins[:-1], durations[:-1], table[:-1]
-    lasting = np.append(np.diff(begins), max(1, int(durations[-1]) - hidden))
-    start = int(begins[0])
-    keys = np.ones(len(begins), np.bool_)
-    decoded = begins - start
-    return Samples(table[:, 0].copy(), table[:, 1].copy(), decoded, decoded, lasting, keys, stated=True), start
-
-
-def _on_grid(times: Numbers, stated: np.ndarray, durations: Numbers, drift: int) -> Numbers:
-    """When frames begin: one behind the other, and anew from the stated time wherever that is more than ``drift`` away."""
-    ends = np.cumsum(durations) - durations
-    begins = np.empty_like(times)
-    start, span = 0, 64
-    offset = int(times[0])
-    for _ in range(MAX_RESTARTS):
-        while start < len(times):
-            part = slice(start, start + span)
-            laid = ends[part] + offset
-            away = np.flatnonzero(stated[part] & (np.abs(times[part] - laid) > drift))
-            if len(away):
-                begins[part][: away[0]] = laid[: away[0]]
-                start += int(away[0])
-                break
-            begins[part] = laid
-            start, span = start + span, span << 1
-        else:
-            return np.maximum.accumulate(begins - np.arange(len(begins))) + np.arange(len(begins))
-        offset, span = int(times[start] - ends[start]), 64
-    raise IndexRefused("table_mismatch", "The times of the sound jump to and fro; every rendition is encoded.")
+    drift, hidden = round(timing.DRIFT_S * about.timescale), round(frames.padding * about.timescale / 10**9)
+    return timing.sound(table[:, 0].copy(), table[:, 1].copy(), times, stated, durations, drift, hidden)

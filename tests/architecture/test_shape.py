@@ -134,6 +134,8 @@ INDEXING = {
         "opus",
         "sampleindex",
         "sampletables",
+        "timing",
+        "transport",
     )
 }
 """Reading a container's index, which happens in children only; serving from a stored index needs no numpy."""

@@ -15,6 +15,7 @@ from tests.support.manifest_checks import check_hls, check_mpd
 from tests.support.players import SCRIPTS, player
 from tests.support.product import asset, play, probe, problem, upload, upload_bytes, wait_final, wait_playable
 from tests.support.server import Server, serving
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 SECONDS = 30
@@ -179,6 +180,35 @@ def test_matroska_is_served_as_it_is_with_sound_of_both_kinds(instant: Server, n
     assert len(heard) == pytest.approx(len(sound), abs=1)
     assert abs(heard[-1] - sound[-1]) < TOGETHER_S
     assert times(f"{base}audio-2/playlist.m3u8", "a")[-1] == pytest.approx(sound[-1], abs=0.05)
+
+
+async def test_a_transport_stream_is_stored_as_players_need_it_and_served(
+    instant: Server, natural: Path, tmp_path: Path
+) -> None:
+    """Beside the upload, from which the smaller renditions are encoded, cut at the same times."""
+    source = by_ffmpeg(tmp_path, "film.ts", "-i", str(natural), "-c", "copy")
+    asset_id = upload(instant, source, visibility="public")
+    found = wait_final(instant, asset_id)
+    assert (found["state"], found["source"]["mode"], found["warnings"]) == ("ready", "passthrough", [])
+    assert "stored once more" in found["source"]["reason"]
+    base = play(instant, asset_id, None).json()["hls_url"].removesuffix("master.m3u8")
+    picture, sound = times(source, "v"), times(source, "a")
+    begin = min(picture[0], sound[0])
+    shown = times(f"{base}source/playlist.m3u8", "v")
+    assert [time - shown[0] for time in shown] == pytest.approx([time - picture[0] for time in picture], abs=0.001)
+    assert times(f"{base}120p/playlist.m3u8", "v")[1:] == pytest.approx(
+        [time - begin for time in picture[1:]], abs=0.002
+    )
+    heard = times(f"{base}audio-1/playlist.m3u8", "a")
+    assert len(heard) == pytest.approx(len(sound), abs=1)
+    assert abs((heard[-1] - shown[-1]) - (sound[-1] - picture[-1])) < TOGETHER_S
+    stored = [
+        path for path in (instant.data_dir / "objects" / "assets" / asset_id).rglob("remuxed/*") if path.is_file()
+    ]
+    assert 0.8 * source.stat().st_size < sum(path.stat().st_size for path in stored) < source.stat().st_size
+    with instant.admin() as http:
+        assert http.delete(f"/api/v1/assets/{asset_id}").status_code in {202, 204}
+    await until(lambda: not any(path.exists() for path in stored))
 
 
 def test_what_no_player_takes_is_encoded_and_says_why(instant: Server, tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ PARTS_MISSING = MediaWarning(
 )
 
 
+REMUXED = "remuxed"
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Derived facts. ``progress`` from 0 to 1."""
@@ -197,6 +200,11 @@ def init_key(asset_id: str, plan_id: str, rendition: str) -> str:
 def index_key(asset_id: str, plan_id: str) -> str:
     """The storage key of the sample index of what passes through."""
     return f"assets/{asset_id}/{plan_id}/index"
+
+
+def remuxed_key(asset_id: str, plan_id: str, number: int) -> str:
+    """The storage key of a part, from 0, of what the upload was written out to."""
+    return f"assets/{asset_id}/{plan_id}/{REMUXED}/{number}"
 
 
 def caption_key(asset_id: str, plan_id: str, name: str) -> str:

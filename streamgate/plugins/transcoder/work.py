@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import structlog
-from msgspec.structs import replace
 
 from streamgate.contracts.transcoder import MediaReplaced, PosterPayload
 from streamgate.contracts.upload import IngestPayload, Source, Uploads
@@ -17,7 +16,7 @@ from streamgate.domain.errors import NotFound, StreamGateError, Unavailable
 from streamgate.domain.identity import Prefix, new_id
 from streamgate.media.model import EncodedChunk, LadderSettings, Limits, MediaPlan
 from streamgate.media.sandbox import Sandbox
-from streamgate.plugins.transcoder import source_bytes, standing, store
+from streamgate.plugins.transcoder import planned, source_bytes, standing, store
 from streamgate.plugins.transcoder.cold import submit_removal
 from streamgate.plugins.transcoder.counters import EncodeCounters
 from streamgate.plugins.transcoder.films import (
@@ -98,18 +97,11 @@ class TranscodeWork:
             await store.open_film(tx, asset_id, attempt.job.owner, films.clock.now_ms())
             await store.change(tx, asset_id, films.clock.now_ms(), growing=False)
         await films.tell(asset_id)
+        plan_id = new_id(Prefix.PLAN)
         try:
-            plan = await self._plan(asset_id)
+            plan = await self._plan(attempt, asset_id, plan_id)
         except MediaRefused as refused:
             await self._refuse(attempt, asset_id, refused)
-        plan_id = new_id(Prefix.PLAN)
-        for rendition in plan.renditions:
-            await self._blobs.put(standing.init_key(asset_id, plan_id, rendition.name), rendition.init)
-        for track in plan.captions:
-            await self._blobs.put(standing.caption_key(asset_id, plan_id, track.name), track.vtt)
-        if plan.index:
-            await self._blobs.put(standing.index_key(asset_id, plan_id), plan.index)
-        plan = replace(plan, captions=tuple(replace(track, vtt=b"") for track in plan.captions), index=b"")
         now = films.clock.now_ms()
         async with attempt.completing() as tx:
             old = await store.get(tx, asset_id)
@@ -146,8 +138,7 @@ class TranscodeWork:
         names = await self._still_missing(film, payload, attempt.job.id)
         if not names:
             return
-        folder = self._scratch / f"{attempt.job.id}-{attempt.job.attempt}"
-        folder.mkdir(mode=0o700, parents=True)
+        folder = self._folder(attempt)
         began = time.monotonic()
         try:
             made = await self._encode(film, film.plan, payload, names, folder, attempt)
@@ -239,13 +230,28 @@ class TranscodeWork:
             self._films.changed(tx, payload.asset_id)
         return won
 
-    async def _plan(self, asset_id: str) -> MediaPlan:
+    async def _plan(self, attempt: Attempt, asset_id: str, plan_id: str) -> MediaPlan:
+        """Plan the film, and store what the plan brings along."""
         source = await self._source(asset_id)
-        async with source_bytes.opened(source, self._blobs) as data:
-            plan = await self._sandbox.plan(
-                data, ladder=self.ladder, limits=self.limits, timeout_s=self._settings.plan_timeout_s
-            )
-        return replace(plan, parts=source.parts if plan.index else ())
+        if attempt.job.attempt > 1:
+            film = await self._films.get(asset_id)
+            await planned.forget_others(self._blobs, asset_id, film.plan_id if film is not None else None)
+        folder = self._folder(attempt)
+        try:
+            async with source_bytes.opened(source, self._blobs) as data:
+                limit_s = self._settings.plan_timeout_s
+                plan = await self._sandbox.plan(
+                    data, ladder=self.ladder, limits=self.limits, timeout_s=limit_s, folder=folder
+                )
+            return await planned.kept(self._blobs, asset_id, plan_id, plan, source.parts, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _folder(self, attempt: Attempt) -> Path:
+        """An empty folder for what a child of this attempt writes."""
+        folder = self._scratch / f"{attempt.job.id}-{attempt.job.attempt}"
+        folder.mkdir(mode=0o700, parents=True)
+        return folder
 
     async def _source(self, asset_id: str) -> Source:
         """Where the film's bytes lie; `MediaRefused` when they are gone."""

@@ -56,3 +56,16 @@ async def test_matroska_that_breaks_off_passes_and_says_so(sandbox: Sandbox, tmp
     assert {r.name for r in plan.renditions if r.passthrough is not None} == {"source", "audio-1"}
     assert [warning.code for warning in plan.warnings] == ["damaged"]
     assert 5 < plan.duration < 7
+
+
+async def test_a_transport_stream_is_written_out_where_there_is_room(sandbox: Sandbox, tmp_path: Path) -> None:
+    room = tmp_path / "room"
+    room.mkdir()
+    path = by_ffmpeg(tmp_path, "film.ts", *moving(9), *tone(9), *CODED)
+    plan = await sandbox.plan(Bytes(path), ladder=LADDER, limits=Limits(), timeout_s=60, folder=room)
+    assert {r.name for r in plan.renditions if r.passthrough is not None} == {"source", "audio-1"}
+    assert [file.stat().st_size for file in sorted(room.iterdir())] == list(plan.remuxed)
+    without = await sandbox.plan(Bytes(path), ladder=LADDER, limits=Limits(), timeout_s=60)
+    assert [r.name for r in without.renditions if r.passthrough is not None] == []
+    assert without.reason != plan.reason
+    assert without.duration == pytest.approx(plan.duration, abs=0.05)

@@ -107,7 +107,7 @@ def test_a_gap_in_the_sound_stays_a_gap(tracks: list[Track]) -> None:
 
 
 def test_sound_that_jumps_to_and_fro_is_not_served(tracks: list[Track], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamgate.packaging.matroskaindex.MAX_RESTARTS", 50)
+    monkeypatch.setattr("streamgate.packaging.timing.MAX_RESTARTS", 50)
     wild = tuple(
         replace(frame, time=round(frame.time) + 8 * (number % 2)) for number, frame in enumerate(tracks[1].frames)
     )
