@@ -17,39 +17,52 @@ from streamgate.media.passing import Passing, audio_rendition, chosen, stands_fi
 from streamgate.media.plan import default_audio
 from streamgate.media.probe import Probe, probe
 from streamgate.media.wire import GrowTask
-from streamgate.packaging.arriving import Arriving, wanted_for_index
+from streamgate.packaging.arriving import Arriving, fragments_follow, wanted_for_index
 from streamgate.packaging.sampleindex import IndexedTrack, IndexRefused, SourceIndex, index_mp4
 
 SOUND_LATER = "The film has sound that is encoded once it is there."
 NOT_EVERYWHERE = "The video is not one that every player takes: it plays when smaller renditions are there."
 
+_NOTHING_YET = "table_short"
+"""The code of a track that has no samples (yet)."""
+
+_STEP = 256 << 10
+"""Bytes after which another look is worth it where the index goes on."""
+
 
 def look(source: Source, task: GrowTask) -> Grown:
     """Look at what has arrived. Raises `MediaRefused` for a film that is longer than films may be."""
+    before = task.before
     with source.ranges() as raw:
-        read = Arriving(raw.range, source.size, task.extents, task.looked_at, task.lies)
+        read = Arriving(raw.range, source.size, task.extents, before.looked_at, before.lies)
+        more = False
         try:
             wanted = wanted_for_index(read)
             if wanted:
                 return Grown(wanted=wanted)
+            more = fragments_follow(read)
             index = index_mp4(read, source.size, segment_s=task.ladder.segment_s)
         except IndexRefused as why:
+            if more and why.code == _NOTHING_YET:
+                return Grown(wanted=read.arrived + _STEP)
             return Grown(reason=why.detail)
+    if more and any(code == _NOTHING_YET for _, code, _ in index.refused):
+        return Grown(wanted=read.arrived + _STEP)
     tracks = [*([index.video] if index.video is not None else []), *index.audio]
-    count = _listed(tracks, read.arrived)
-    mark = hashlib.sha256(index.blob).digest()
-    plan: MediaPlan | str | None = None
-    if count and mark != task.mark:
-        plan = _plan(source, index, task)
+    count = _complete(tracks, read.arrived) if more else _listed(tracks, read.arrived)
+    # An index that goes on is another one each time: it is worth storing when it tells of a segment more.
+    same = more and count == before.count
+    mark = before.mark if same else hashlib.sha256(index.blob).digest() if count else b""
+    plan = _plan(source, index, task) if mark != before.mark else None
     if isinstance(plan, str):
         return Grown(reason=plan)
     return Grown(
         plan=plan,
         count=count,
-        wanted=_after(tracks, count),
+        wanted=read.arrived + _STEP if more else _after(tracks, count),
         looked_at=read.arrived,
         lies=read.lies,
-        mark=mark if count else b"",
+        mark=mark,
     )
 
 
@@ -58,6 +71,12 @@ def _listed(tracks: list[IndexedTrack], arrived: int) -> int:
     there = [int(np.searchsorted(track.needed, arrived, side="right")) for track in tracks]
     open_ones = [n for n, track in zip(there, tracks, strict=True) if n < len(track.needed)]
     return min(open_ones) if open_ones else max(there)
+
+
+def _complete(tracks: list[IndexedTrack], arrived: int) -> int:
+    """The same where more of every track may follow: what its last two segments are depends on what does."""
+    there = [int(np.searchsorted(track.needed, arrived, side="right")) for track in tracks]
+    return max(0, min(min(n, len(track.needed) - 2) for n, track in zip(there, tracks, strict=True)))
 
 
 def _after(tracks: list[IndexedTrack], count: int) -> int | None:

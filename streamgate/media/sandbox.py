@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 import structlog
+from msgspec.structs import replace
 
 from streamgate.domain.asset import FailureCode, MediaRefused
 from streamgate.domain.errors import StreamGateError, Unavailable
@@ -144,7 +145,7 @@ class Sandbox:
         ``before``: what the last look came to. Raises `MediaRefused` as `plan` does.
         """
         confinement = _confinement(_PLAN_MEMORY, timeout_s)
-        task = GrowTask(ladder, limits, extents, before.looked_at, before.lies, before.mark)
+        task = GrowTask(ladder, limits, extents, replace(before, plan=None))
         answer = await self._run(task, source, confinement, timeout_s, eager=False)
         if not isinstance(answer, Looked):
             raise _strange(answer)

@@ -96,15 +96,13 @@ class ProbeTask(msgspec.Struct, frozen=True, tag=True):
 class GrowTask(msgspec.Struct, frozen=True, tag=True):
     """Look at a source that still arrives: what of it can be played now? ``extents``: what is there of it, as (begin, end).
 
-    ``looked_at``, ``lies`` and ``mark``: what the last look at it came to (`media.model.Grown`).
+    ``before``: what the last look at it came to, without its plan.
     """
 
     ladder: LadderSettings
     limits: Limits
     extents: tuple[tuple[int, int], ...]
-    looked_at: int
-    lies: tuple[int, ...]
-    mark: bytes
+    before: Grown
 
 
 Task = PlanTask | EncodeTask | PosterTask | SheetTask | ProbeTask | GrowTask

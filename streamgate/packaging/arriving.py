@@ -79,25 +79,51 @@ def wanted_for_index(read: Arriving) -> int:
 
     More may be wanted once they are. Raises `IndexRefused` for a file that has no index, or is something else.
     """
+    return _index(read)[0]
+
+
+def fragments_follow(read: Arriving) -> bool:
+    """Whether the index, which is there, says that fragments go on where it ends (``mvex``)."""
+    _, at, end = _index(read)
+    for _ in range(MAX_BOXES):
+        head = read(at, 16)
+        if at + 8 > end or len(head) < 8:
+            return False
+        if head[4:8] == b"mvex":
+            return True
+        _, length = _box(head, end - at)
+        if length < 8:
+            return False
+        at += length
+    return False
+
+
+def _index(read: Arriving) -> tuple[int, int, int]:
+    """Bytes that are wanted first, as `wanted_for_index` says; where the content of the ``moov`` begins and ends."""
     at = 0
     for _ in range(MAX_BOXES):
         if at >= read.size:
             break
         if not read.has(at, min(16, read.size - at)):
-            return min(at + 16, read.size)
+            return min(at + 16, read.size), 0, 0
         head = read(at, 16)
         if len(head) < 8:
             break
-        length, kind = struct.unpack_from(">I4s", head)
-        if length == 1 and len(head) == 16:
-            (length,) = struct.unpack_from(">Q", head, 8)
-        elif length == 0:
-            length = read.size - at
-        if (at == 0 and kind not in _BEGINNINGS) or length < 8:
+        kind = head[4:8]
+        before, length = _box(head, read.size - at)
+        if (at == 0 and kind not in _BEGINNINGS) or length < before:
             break
         if kind == b"moov":
             if length > MAX_MOOV or at + length > read.size:
                 raise damaged("moov")
-            return 0 if read.has(at, length) else at + length
+            return 0 if read.has(at, length) else at + length, at + before, at + length
         at += length
     raise IndexRefused("no_moov", "The file is no MP4 or MOV whose index can be read before its end.")
+
+
+def _box(head: bytes, left: int) -> tuple[int, int]:
+    """The lengths of a box's header and of it all; a box without one takes what is ``left``."""
+    (length,) = struct.unpack_from(">I", head)
+    if length == 1 and len(head) == 16:
+        return 16, int.from_bytes(head[8:16], "big")
+    return 8, length or left

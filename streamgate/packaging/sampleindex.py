@@ -5,10 +5,12 @@ Times are those of ISO/IEC 14496-12 with the edit applied.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 
+from streamgate.packaging.arriving import Arriving
 from streamgate.packaging.cutting import IndexedTrack, ShownTrack, SourceIndex, audio_track, index_of, video_track
 from streamgate.packaging.fragments import Fragments, track_id
 from streamgate.packaging.mp4boxes import IndexRefused, Read, boxes, movie, needed, unpack, version
@@ -32,6 +34,8 @@ def index_mp4(read: Read, size: int, *, segment_s: float = 4.0, far: bool = Fals
 
 def _indexed(read: Read, size: int, target: Fraction, far: bool) -> SourceIndex:
     whole = movie(read, size)
+    if isinstance(read, Arriving):
+        whole = replace(whole, fragments=tuple(place for place in whole.fragments if read.has(*place)))
     content = whole.content
     header = needed(content, b"mvhd")
     (movie_timescale,) = unpack(">I", header, 20 if version(header) == 1 else 12)

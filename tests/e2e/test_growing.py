@@ -96,6 +96,26 @@ def test_a_film_plays_as_far_as_it_has_come(growing: Server, film: bytes) -> Non
     assert httpx.get(f"{base}manifest.mpd").status_code == 200
 
 
+def test_a_film_in_fragments_plays_as_far_as_it_has_come(growing: Server, folder: Path) -> None:
+    """Nobody knows how long it is: what is listed goes on, and never changes."""
+    flags = ("-movflags", "+frag_keyframe+empty_moov")
+    made = by_ffmpeg(folder, "fragments.mp4", *moving(SECONDS, "640x360"), *tone(SECONDS), *CODED, "-shortest", *flags)
+    sending = Sending(growing, made.read_bytes(), visibility="public")
+    sending.part(0.5)
+    base = sending.base()
+    first = wait_listed(base, 2)
+    kept = [httpx.get(f"{base}{name}/0.m4s").content for name in ("source", "audio-1")]
+    sending.part(0.85)
+    more = wait_listed(base, len(first) + 1)
+    assert sending.state() == "uploading"
+    sending.rest()
+    wait_for(lambda: "#EXT-X-ENDLIST" in httpx.get(f"{base}source/playlist.m3u8").text, 20)
+    assert more[: len(first)] == first
+    assert listed(base)[: len(more)] == more
+    assert len(listed(base)) == 8
+    assert [httpx.get(f"{base}{name}/0.m4s").content for name in ("source", "audio-1")] == kept
+
+
 @pytest.mark.browser
 def test_a_player_watches_a_film_to_its_end_while_it_comes(growing: Server, film: bytes) -> None:
     """It begins at the beginning, goes on past what was there when it began, and needs nobody to tell it that all is there."""

@@ -21,7 +21,7 @@ from streamgate.media.sandbox import Sandbox
 from streamgate.plugins.transcoder import standing, store
 from streamgate.plugins.transcoder.films import Films
 from streamgate.plugins.transcoder.settings import TranscoderSettings
-from streamgate.plugins.transcoder.source_bytes import ArrivingBytes
+from streamgate.plugins.transcoder.source_bytes import ArrivingBytes, Remembered
 from streamgate.plugins.transcoder.store import Growth
 from streamgate.ports.storage import BlobStore
 from streamgate.runtime.jobs import Attempt, Snooze
@@ -77,7 +77,7 @@ class GrowingFilms:
         if not self._ladder.passthrough:
             return
         before, seen, moved = await self._where_it_stood(asset_id), -1, time.monotonic()
-        not_before, tail = 0.0, None
+        not_before, tail, known = 0.0, None, Remembered()
         while True:
             try:
                 source = await self._uploads.growing(asset_id)
@@ -91,7 +91,7 @@ class GrowingFilms:
             if before.wanted is None or before.wanted > seen + FAR or now - moved > IDLE_S:
                 return
             if seen >= before.wanted and seen > before.looked_at and now >= not_before:
-                found = await self._look(attempt, source, before)
+                found = await self._look(attempt, source, before, known)
                 if found is None:
                     return
                 before = found
@@ -112,9 +112,9 @@ class GrowingFilms:
         if self._draining.is_set():
             raise Snooze(AFTER_RESTART_S)
 
-    async def _look(self, attempt: Attempt, source: GrowingSource, before: Grown) -> Grown | None:
+    async def _look(self, attempt: Attempt, source: GrowingSource, before: Grown, known: Remembered) -> Grown | None:
         """Look at what has arrived, and make known what is new; None when there is no use in following any longer."""
-        there = ArrivingBytes(source, self._blobs)
+        there = ArrivingBytes(source, self._blobs, known)
         try:
             found = await self._sandbox.look(
                 there,

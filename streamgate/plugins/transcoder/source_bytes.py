@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from streamgate.contracts.upload import GrowingSource, Source
 from streamgate.ports.storage import BlobRange, BlobStore
 from streamgate.runtime.joined import Joined
+
+_SHORT = 16 << 10
+"""Longest range in bytes that is remembered."""
+
+_REMEMBERED = 16 << 20
+"""Bytes that are remembered of a source, the cost of each range included."""
 
 
 class SourceBytes:
@@ -24,13 +30,32 @@ class SourceBytes:
         return await self._joined.read(offset, length)
 
 
+class Remembered:
+    """Short ranges of a source that were read, for whoever reads them again: the boxes of an index lie all over a file."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, int], bytes] = {}
+        self._room = _REMEMBERED
+
+    async def read(self, offset: int, length: int, load: Callable[[int, int], Awaitable[bytes]]) -> bytes:
+        """The range, loaded when it is not known. What is there of a source never changes."""
+        data = self._kept.get((offset, length))
+        if data is None:
+            data = await load(offset, length)
+            if len(data) == length <= _SHORT and self._room >= length:
+                self._kept[offset, length] = data
+                self._room -= length + _SHORT // 64
+        return data
+
+
 class ArrivingBytes:
     """Implements `media.sandbox.ByteSource` for a source of which a part has arrived."""
 
     path: Path | None = None
 
-    def __init__(self, source: GrowingSource, blobs: BlobStore) -> None:
+    def __init__(self, source: GrowingSource, blobs: BlobStore, known: Remembered) -> None:
         self.size = source.size
+        self._known = known
         self._blobs = blobs
         self._tail = source.tail
         self._joined = Joined(source.parts, blobs)
@@ -45,7 +70,7 @@ class ArrivingBytes:
             inside = offset - (self.size - self._tail.length)
             if inside >= 0:
                 return await self._blobs.read(self._tail.key, inside, min(length, self._tail.length - inside))
-        return await self._joined.read(offset, length)
+        return await self._known.read(offset, length, self._joined.read)
 
 
 @asynccontextmanager

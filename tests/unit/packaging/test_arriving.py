@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from streamgate.packaging.arriving import Arriving, wanted_for_index
+from streamgate.packaging.arriving import Arriving, fragments_follow, wanted_for_index
 from streamgate.packaging.sampleindex import IndexedTrack, IndexRefused, SourceIndex, index_mp4
 from streamgate.packaging.segments import StoredIndex, assemble
 from tests.support.films import by_ffmpeg, moving, tone
@@ -74,6 +74,42 @@ def test_segments_that_are_there_are_those_of_the_whole_file(whole: bytes) -> No
             listed += count
     assert there(final.index.video, len(whole)) == len(final.index.video.boundaries) - 1 == 6
     assert listed > 100
+
+
+def so_far(read: Arriving) -> SourceIndex | None:
+    """The index as far as it is there; None while a track has no sample."""
+    try:
+        index = index_mp4(read, read.size)
+    except IndexRefused as refused:
+        if refused.code == "table_short":
+            return None
+        raise
+    assert {code for _, code, _ in index.refused} <= {"table_short"}
+    return None if index.refused else index
+
+
+@pytest.mark.parametrize("flags", ["+frag_keyframe+empty_moov", "+dash+frag_keyframe+delay_moov", "+frag_keyframe"])
+def test_fragments_tell_of_all_but_what_the_next_may_change(films: Path, flags: str) -> None:
+    name = f"growing{flags.replace('+', '-')}.mp4"
+    data = by_ffmpeg(films, name, *moving(SECONDS), *tone(SECONDS), *CODED, *AAC, "-movflags", flags).read_bytes()
+    final = passed(data)
+    listed = []
+    for arrived in range(len(data) // 24, len(data), len(data) // 24):
+        read = arriving(data, arrived)
+        if wanted_for_index(read):
+            continue
+        assert fragments_follow(read)
+        index = so_far(read)
+        if index is None:
+            continue
+        for track, after in zip(tracks(index), tracks(final.index), strict=True):
+            count = max(0, min(there(track, arrived), len(track.needed) - 2))
+            assert track.boundaries[: count + 1] == after.boundaries[: count + 1]
+            assert track.init == after.init
+            assert segments(data, arrived, index, track, count) == final.segments(after)[:count]
+            listed.append(count)
+    assert max(listed) >= 3
+    assert len(listed) > 30
 
 
 def test_a_segment_is_there_with_its_last_byte_and_not_before(whole: bytes) -> None:
@@ -157,6 +193,7 @@ def test_how_much_is_wanted_for_an_index(whole: bytes, last: bytes) -> None:
     assert wanted_for_index(arriving(whole, moov + 3)) == moov + 16
     assert wanted_for_index(arriving(whole, end - 1)) == end
     assert wanted_for_index(arriving(whole, end)) == 0
+    assert not fragments_follow(arriving(whole, end))
     at_the_end = last.rindex(b"moov") - 4
     assert wanted_for_index(arriving(last, at_the_end - 100)) == at_the_end + 16
 
