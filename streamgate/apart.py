@@ -8,12 +8,12 @@ from typing import Any
 
 from streamgate.contracts.auth import Access
 from streamgate.domain.clock import Clock
-from streamgate.domain.errors import ConfigurationError
+from streamgate.domain.errors import ConfigurationError, Unauthenticated
 from streamgate.kernel import Assembled, Plugin
 from streamgate.openers import BUS, DATABASE, OBJECTS, OPENERS, database_url, dotted
 from streamgate.ports.discovery import GRPC_OFFSET, Discovery
 from streamgate.runtime.clients import Clients
-from streamgate.runtime.site import port_of
+from streamgate.runtime.site import Introduction, port_of
 from streamgate.settings import CoreSettings
 
 GRACE_S = 5.0
@@ -77,6 +77,18 @@ class Apart:
         self._tls = None if files is None else tls.load(files.cert_file, files.key_file, files.ca_file)
         known = {name: public_key(section.public_key_file) for name, section in settings.services.items()}
         self._verifier = ServiceVerifier(service, known)
+
+    def introduction(self) -> Introduction:
+        """How this process shows others which service it is."""
+        return Introduction(self._signer.token)
+
+    def is_monitor(self, authorization: str | None) -> bool:
+        """Whether a request comes from the monitor."""
+        scheme, _, token = (authorization or "").partition(" ")
+        try:
+            return scheme.lower() == "bearer" and self._verifier.caller(token.strip()) == "monitor"
+        except Unauthenticated:
+            return False
 
     def remote(self, discovery: Discovery, stack: AsyncExitStack) -> Mapping[type, object]:
         """Contract of another service → what calls it there."""

@@ -25,7 +25,7 @@ from streamgate.ports.discovery import GRPC_OFFSET, Address, Discovery
 from streamgate.runtime.connection import AtOnce, bounded
 from streamgate.runtime.health import HealthBoard, helpful, reachable
 from streamgate.runtime.listening import bound
-from streamgate.runtime.site import Residents, Site, port_of
+from streamgate.runtime.site import Introduction, Residents, Site, port_of
 from streamgate.runtime.telemetry import Metrics
 from streamgate.runtime.vitals import Vitals
 from streamgate.settings import CoreSettings
@@ -92,13 +92,14 @@ class Running:
         async with AsyncExitStack() as stack:
             opening = Opening(self.settings, self.site, self.clock, self.draining, embedded, stack)
             apart = Apart(self.settings, self.site.service, plugins, self.clock) if self.apart else None
+            own[Introduction] = apart.introduction() if apart is not None else Introduction()
             given = await given_for(plugins, opening, own, also=(Discovery,) if apart else ())
             if apart is not None:
                 given.update(apart.remote(opening.opened[DISCOVERY], stack))
             host = Host(plugins, settings=sections, given=given, bind=bind, draining=self.draining)
             self.assembled = await stack.enter_async_context(host.running())
             await self._connect(opening, stack)
-            self._build_app(opening)
+            self._build_app(opening, apart.is_monitor if apart is not None else lambda _: False)
             if apart is not None:
                 await apart.serve(self.assembled, self.authenticator(), stack)
             await stack.enter_async_context(self.vitals.measuring())
@@ -123,7 +124,7 @@ class Running:
         if OUTBOX in opening.opened:
             await stack.enter_async_context(opening.opened[OUTBOX].relaying())
 
-    def _build_app(self, opening: Opening) -> None:
+    def _build_app(self, opening: Opening, is_monitor: Callable[[str | None], bool]) -> None:
         from streamgate.runtime.clients import Clients
         from streamgate.runtime.dispatch import Dispatch
         from streamgate.runtime.edge import Edge
@@ -148,6 +149,7 @@ class Running:
             metrics=self.metrics,
             metrics_token=token.get_secret_value() if token else None,
             is_ready=lambda: self.ready and not self.draining.is_set(),
+            is_monitor=is_monitor,
         )
         for wrap in middleware:
             app = wrap(app)

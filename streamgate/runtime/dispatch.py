@@ -19,7 +19,10 @@ ASGI = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class Dispatch:
-    """Answers ``/health*`` and ``/metrics`` itself and hands everything else to a mount (by prefix) or the API."""
+    """Answers ``/health*`` and ``/metrics`` itself and hands everything else to a mount (by prefix) or the API.
+
+    ``is_monitor``: whether an ``Authorization`` is the monitor's, who passes what it is told on to administrators alone.
+    """
 
     def __init__(
         self,
@@ -31,6 +34,7 @@ class Dispatch:
         metrics: Metrics,
         metrics_token: str | None,
         is_ready: Callable[[], bool],
+        is_monitor: Callable[[str | None], bool] = lambda _: False,
     ) -> None:
         self._api = api
         self._mounts = sorted(mounts.items(), key=lambda item: -len(item[0]))
@@ -39,6 +43,7 @@ class Dispatch:
         self._metrics = metrics
         self._metrics_token = metrics_token
         self._is_ready = is_ready
+        self._is_monitor = is_monitor
         self._own: dict[str, ASGI] = {
             "/health": self._health,
             "/health/live": self._live,
@@ -80,9 +85,9 @@ class Dispatch:
             "uptime_s": round(self._board.uptime_s, 1),
             "checks": {},
         }
-        administrator = (await self._caller(scope)).role is Role.ADMIN
+        whole = self._is_monitor(header(scope, b"authorization")) or (await self._caller(scope)).role is Role.ADMIN
         for name, check in checks.items():
-            shown = {"detail": check.detail, "values": dict(check.values)} if administrator else {"detail": ""}
+            shown = {"detail": check.detail, "values": dict(check.values)} if whole else {"detail": ""}
             body["checks"][name] = {"status": check.status, **shown}
         await _json(scope, send, 503 if status == "down" else 200, body)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,3 +64,11 @@ class Residents:
     """The services that this process runs itself. Requests for any other one have to leave the process."""
 
     services: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """How this process shows another which service it is: ``token`` gives, for the other service, a token that is good there for
+    a minute at most. None where the process has no key of its own."""
+
+    token: Callable[[str], str] | None = None

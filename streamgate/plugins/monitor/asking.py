@@ -11,6 +11,7 @@ import structlog
 
 from streamgate.contracts.monitor import CheckResult, Condition, ServiceStatus
 from streamgate.ports.discovery import Address
+from streamgate.runtime.site import Introduction
 
 MAX_ANSWER = 1 << 20
 
@@ -24,10 +25,12 @@ class _Health(msgspec.Struct):
 
 
 class Asking:
-    """An async context manager: it owns its connections. ``timeout_s``: seconds that each answer may take."""
+    """An async context manager: it owns its connections. ``timeout_s``: seconds that each answer may take; ``introduction``:
+    with which others tell all that they know."""
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, introduction: Introduction) -> None:
         self._timeout_s = timeout_s
+        self._introduction = introduction
         self._http: aiohttp.ClientSession
 
     async def __aenter__(self) -> Self:
@@ -40,10 +43,12 @@ class Asking:
     async def ask(self, service: str, address: Address) -> ServiceStatus:
         """The health of one replica; ``down`` when it does not answer."""
         url = f"http://{address.host}:{address.http_port}/health"
+        token = self._introduction.token
+        headers = {"authorization": f"Bearer {token(service)}"} if token is not None else {}
         try:
             async with (
                 asyncio.timeout(self._timeout_s),
-                self._http.get(url, allow_redirects=False) as answer,
+                self._http.get(url, headers=headers, allow_redirects=False) as answer,
             ):
                 found = msgspec.json.decode(await answer.content.read(MAX_ANSWER), type=_Health)
         except (aiohttp.ClientError, TimeoutError, OSError, msgspec.MsgspecError) as error:

@@ -10,6 +10,7 @@ from streamgate.kernel import Context, Parts, Plugin
 from streamgate.plugins.monitor.settings import MonitorSettings
 from streamgate.ports.discovery import Discovery
 from streamgate.runtime.health import HealthBoard
+from streamgate.runtime.site import Introduction
 
 
 @asynccontextmanager
@@ -24,12 +25,16 @@ async def setup(context: Context[MonitorSettings]) -> AsyncGenerator[Parts, None
         if await discovery.services():
             from streamgate.plugins.monitor.asking import Asking
 
-            asking = await stack.enter_async_context(Asking(context.settings.timeout_s))
+            asking = await stack.enter_async_context(Asking(context.settings.timeout_s, context.need(Introduction)))
         service = StatusService(context.need(HealthBoard), discovery, asking)
         status: Status = service
         yield Parts(provides={Status: status}, routes=controllers(status))
 
 
 plugin = Plugin(
-    name="monitor", settings=MonitorSettings, setup=setup, requires=(HealthBoard, Discovery), provides=(Status,)
+    name="monitor",
+    settings=MonitorSettings,
+    setup=setup,
+    requires=(HealthBoard, Discovery, Introduction),
+    provides=(Status,),
 )

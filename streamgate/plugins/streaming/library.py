@@ -223,7 +223,8 @@ class Library:
         await self.drop(fact.asset_id)
 
     async def purged(self, signal: Purge) -> None:
-        """Listens: an administrator threw cached answers away."""
+        """Listens: an administrator threw cached answers away, perhaps in another process."""
+        await self._cache.purge(signal.tags)
         self.generation += 1
         for asset_id in list(self._known):
             if not signal.tags or f"asset:{asset_id}" in signal.tags:

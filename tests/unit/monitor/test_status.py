@@ -17,6 +17,7 @@ from streamgate.kernel import Check
 from streamgate.plugins.monitor.asking import Asking
 from streamgate.plugins.monitor.service import StatusService
 from streamgate.runtime.health import HealthBoard
+from streamgate.runtime.site import Introduction
 
 ADMIN = Caller(account="admin", role=Role.ADMIN)
 
@@ -44,7 +45,7 @@ async def status_with(services: dict[str, list[str]]) -> dict[str, tuple[str, di
         return {"": Check("ok")}
 
     board.add("self", fine)
-    async with Asking(0.3) as asking:
+    async with Asking(0.3, Introduction()) as asking:
         found = await StatusService(board, StaticDiscovery(services, itself="monitor"), asking).status(ADMIN)
     services_found = {s.service: (s.status, {name: c.status for name, c in s.checks.items()}) for s in found.services}
     return {"": (found.status, {}), **services_found}
