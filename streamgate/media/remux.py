@@ -125,6 +125,8 @@ def _tracks(container: InputContainer, found: Probe, parts: Parts) -> dict[int, 
     for track in found.audio:
         if container.streams[track.index].codec_context.name == _AUDIO:
             tracks[track.index] = Sound(parts.write)
+    if any(container.streams[index].time_base != Fraction(1, CLOCK) for index in tracks):
+        raise jumps()
     if not tracks:
         raise IndexRefused("codec", "The sound is of a kind that is not served as it is.")
     return tracks
@@ -137,7 +139,7 @@ def _copy(container: InputContainer, tracks: dict[int, Pictures | Sound], until:
     for count, packet in enumerate(container.demux(*(container.streams[index] for index in tracks))):
         if not packet.size:
             continue
-        if packet.dts is None or packet.is_corrupt or packet.time_base != Fraction(1, CLOCK):
+        if packet.dts is None or packet.is_corrupt:
             raise jumps()
         if count % _LOOKED == 0 and time.monotonic() > until:
             raise IndexRefused("too_long", "Writing the film out would take too long; every rendition is encoded.")

@@ -85,7 +85,7 @@ class Scan:
         self._read = read
         self._step, self._largest_step = (FAR_STEP, FAR_STEP) if far else _NEAR_STEPS
         self._smallest_step = self._step
-        self._base, self._end, self._buffer = 0, 0, b""
+        self._available, self._base, self._end, self._buffer = 0, 0, 0, b""
         self._headed = False
         self._segment: int | None = None  # where it ends; None: not known, or before it
         self._opened = False
@@ -97,7 +97,7 @@ class Scan:
 
     def head(self, available: int) -> bool:
         """Go on until the tracks are known; whether they are."""
-        self._forget()
+        self._forget(available)
         while self.tracks is None and not self.ended and self._one(available):
             pass
         return self.tracks is not None
@@ -107,7 +107,7 @@ class Scan:
 
         A block of which a part is missing waits for the rest of it, or is left out when it is the ``last``.
         """
-        self._forget()
+        self._forget(available)
         while not self.ended and self._one(available):
             pass
         if last and not self.ended:
@@ -115,9 +115,10 @@ class Scan:
             self.cut_off = not whole or (self._inside and self._cluster is not None)
             self.ended = True
 
-    def _forget(self) -> None:
+    def _forget(self, available: int) -> None:
         """What was read ends where the file did then."""
-        self._base, self._end, self._buffer = 0, 0, b""
+        if available != self._available:
+            self._available, self._base, self._end, self._buffer = available, 0, 0, b""
 
     def _one(self, available: int) -> bool:
         """One step; False where more of the file is needed."""

@@ -106,7 +106,7 @@ def _ends(scan: Scan) -> dict[int, Fraction]:
     for entry in scan.tracks or ():
         frames = scan.frames.get(entry.number)
         if entry.kind == "audio" and frames is not None and frames.rows:
-            last = int(frames.table()[:, 2].max()) * scan.scale - entry.delay + (entry.duration or 0)
+            last = max(frames.rows[2::4]) * scan.scale - entry.delay + (entry.duration or 0)
             found[entry.place] = Fraction(last, 10**9)
     return found
 

@@ -183,6 +183,14 @@ def test_media_is_not_read(films: Path) -> None:
     assert source.asked < len(source.data) / 6
 
 
+def test_far_sources_are_read_in_few_large_pieces(tracks: list[Track], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamgate.packaging.matroska.FAR_STEP", 64 << 10)
+    data = write(tracks)
+    near, far = Bytes(data), Bytes(data)
+    assert index_matroska(far, len(data), far=True).blob == index_matroska(near, len(data)).blob
+    assert far.reads <= len(data) / (64 << 10) + 2 + SECONDS
+
+
 def test_a_film_that_breaks_off_is_what_there_is_of_it(tracks: list[Track]) -> None:
     """As libav reads it: whole frames up to the end."""
     for way in (Way(), Way(unknown=True)):

@@ -1,0 +1,50 @@
+"""What a plan brings along is stored before the plan counts, and what came to nothing does not stay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from streamgate.adapters.storage_local import LocalBlobStore
+from streamgate.contracts.upload import SourcePart
+from streamgate.media.model import remuxed_file
+from streamgate.plugins.transcoder import planned, standing
+from tests.unit.transcoder.test_standing import film
+
+PARTS = (SourcePart("uploads/upl_1/1", 100),)
+
+
+async def _keys(blobs: LocalBlobStore) -> set[str]:
+    return {info.key async for info in blobs.list("assets/")}
+
+
+async def test_an_index_is_of_the_upload_or_of_what_was_written_out(tmp_path: Path) -> None:
+    blobs, room = LocalBlobStore(tmp_path / "objects"), tmp_path / "room"
+    room.mkdir()
+    pieces = [bytes([number]) * (3 << 20) for number in range(2)]
+    for number, piece in enumerate(pieces):
+        (room / remuxed_file(number)).write_bytes(piece)
+    plan = film().plan
+    assert plan is not None
+    indexed = replace(plan, index=b"index")
+    plain = await planned.kept(blobs, "ast_1", "pln_1", plan, PARTS, room)
+    uploaded = await planned.kept(blobs, "ast_1", "pln_2", indexed, PARTS, room)
+    written = await planned.kept(blobs, "ast_1", "pln_3", replace(indexed, remuxed=(3 << 20, 3 << 20)), PARTS, room)
+    assert (plain.parts, uploaded.parts) == ((), PARTS)
+    assert [part.length for part in written.parts] == [3 << 20] * 2
+    assert [await blobs.read(part.key) for part in written.parts] == pieces
+    assert uploaded.index == written.index == b""
+    assert await blobs.read(standing.index_key("ast_1", "pln_3")) == b"index"
+
+
+async def test_what_killed_attempts_wrote_out_is_deleted_and_nothing_else(tmp_path: Path) -> None:
+    blobs = LocalBlobStore(tmp_path / "objects")
+    mine, lost = (standing.remuxed_key("ast_1", plan, 0) for plan in ("pln_1", "pln_2"))
+    others = {standing.remuxed_key("ast_2", "pln_2", 0), standing.index_key("ast_1", "pln_2")}
+    for key in (mine, lost, *others):
+        await blobs.put(key, b"bytes")
+    await planned.forget_others(blobs, "ast_1", "pln_1")
+    assert await _keys(blobs) == {mine, *others}
+    await planned.forget_others(blobs, "ast_1", None)
+    assert await _keys(blobs) == others
