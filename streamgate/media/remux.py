@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -28,8 +29,8 @@ PART = 1 << 30
 _VIDEO = {"h264", "hevc"}
 _PICTURES = {"yuv420p", "yuvj420p"}
 _AUDIO = "aac"
-_EARLY = 4000
-"""Packets within which every track must have begun."""
+_EARLY = 32 << 20
+"""Bytes within which a track must have begun to have a say in what is time 0."""
 
 _LOOKED = 512
 """Packets after which the clock is looked at."""
@@ -57,9 +58,9 @@ class Parts:
 
     def close(self) -> None:
         """What was written can be read now."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of what was written; a sample never lies in two files."""
@@ -93,6 +94,8 @@ def remux(source: Source, found: Probe, *, folder: Path, within_s: float, segmen
             languages = {track.index: track.language for track in found.audio}
             gathered = [(index, languages.get(index), track) for index, track in tracks.items()]
             index = index_gathered(parts.read, parts.size, gathered, zero=zero, segment_s=segment_s)
+        except MemoryError:
+            raise IndexRefused("too_many_samples", "The film has too many samples to be served as it is.") from None
         except av.error.FFmpegError:
             raise IndexRefused("truncated", "The file is damaged; every rendition is encoded.") from None
         except OSError:
@@ -100,7 +103,8 @@ def remux(source: Source, found: Probe, *, folder: Path, within_s: float, segmen
                 "no_room", "There was no room to write the film out; every rendition is encoded."
             ) from None
     except IndexRefused:
-        parts.close()
+        with suppress(OSError):
+            parts.close()
         for number in range(len(parts.lengths)):
             (folder / remuxed_file(number)).unlink(missing_ok=True)
         raise
@@ -135,6 +139,7 @@ def _tracks(container: InputContainer, found: Probe, parts: Parts) -> dict[int, 
 def _copy(container: InputContainer, tracks: dict[int, Pictures | Sound], until: float) -> Fraction:
     """Every packet of the tracks; the file's time (seconds) that is their time 0."""
     early: list[Packet[Stream]] = []
+    held = 0
     zero: int | None = None
     for count, packet in enumerate(container.demux(*(container.streams[index] for index in tracks))):
         if not packet.size:
@@ -145,7 +150,8 @@ def _copy(container: InputContainer, tracks: dict[int, Pictures | Sound], until:
             raise IndexRefused("too_long", "Writing the film out would take too long; every rendition is encoded.")
         if zero is None:
             early.append(packet)
-            if len({one.stream_index for one in early}) < len(tracks) and len(early) < _EARLY:
+            held += packet.size
+            if len({one.stream_index for one in early}) < len(tracks) and held < _EARLY:
                 continue
             zero = min(one.dts for one in early if one.dts is not None)
             for one in early:

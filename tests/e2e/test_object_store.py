@@ -182,17 +182,26 @@ def test_a_deleted_film_leaves_no_object(direct: Server, tmp_path: Path) -> None
     wait_for(lambda: set(asyncio.run(keys())) <= set(before), 20)
 
 
-def test_uploaded_bytes_are_served_by_ranges_over_several_parts(
-    objects: ObjectService, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+@pytest.fixture(scope="module")
+def passing(objects: ObjectService, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    settings = SMALL | objects.settings("passthrough") | {"transcoder.passthrough": True}
+    with serving(tmp_path_factory.mktemp("passing") / "data", settings) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A film of several parts."""
     coded = ("-c:v", "libx264", "-preset", "ultrafast", "-g", "100", "-b:v", "12M", "-pix_fmt", "yuv420p")
-    noise = ("-vf", "noise=alls=60:allf=t", *coded, "-movflags", "+faststart")
-    source = by_ffmpeg(tmp_path_factory.mktemp("parts"), "noise.mp4", *moving(12, "640x360"), *noise)
-    data = source.read_bytes()
+    wild = ("-vf", "noise=alls=60:allf=t", *coded, "-movflags", "+faststart")
+    return by_ffmpeg(tmp_path_factory.mktemp("parts"), "noise.mp4", *moving(12, "640x360"), *wild)
+
+
+def test_uploaded_bytes_are_served_by_ranges_over_several_parts(passing: Server, noise: Path) -> None:
+    server, data = passing, noise.read_bytes()
     piece = 6 << 20
     assert len(data) > piece
-    settings = SMALL | objects.settings("passthrough") | {"transcoder.passthrough": True}
-    with serving(tmp_path_factory.mktemp("passing") / "data", settings) as server, server.admin() as http:
+    with server.admin() as http:
         url, asset_id = announced(http, len(data))
         for at in range(0, len(data), piece):
             if at >= 2 * piece:
@@ -209,4 +218,17 @@ def test_uploaded_bytes_are_served_by_ranges_over_several_parts(
         assert httpx.get(f"{base}source/0.m4s").content == first
         address = play(server, asset_id, server.admin_key).json()["hls_url"].replace("master", "source/playlist")
         count = ("-count_frames", "-select_streams", "v:0", "-show_entries", "stream=nb_read_frames")
-        assert int(probe(address, *count)["streams"][0]["nb_read_frames"]) == frame_count(source)
+        assert int(probe(address, *count)["streams"][0]["nb_read_frames"]) == frame_count(noise)
+
+
+@pytest.mark.parametrize("container", ["mkv", "ts"])
+def test_what_is_read_through_once_is_served_from_the_store_too(
+    passing: Server, noise: Path, tmp_path: Path, container: str
+) -> None:
+    """Matroska by ranges of the upload, a transport stream by ranges of what was written out of it."""
+    source = by_ffmpeg(tmp_path, f"noise.{container}", "-i", str(noise), "-c", "copy")
+    asset_id = upload(passing, source, visibility="public")
+    assert wait_playable(passing, asset_id)["source"]["mode"] == "passthrough"
+    address = play(passing, asset_id, None).json()["hls_url"].replace("master", "source/playlist")
+    count = ("-count_frames", "-select_streams", "v:0", "-show_entries", "stream=nb_read_frames")
+    assert int(probe(address, *count)["streams"][0]["nb_read_frames"]) == frame_count(source)
