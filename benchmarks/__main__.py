@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks import delivery, first, gate, instant, ladder, scans, soak, startup, tus, upload, viewers
+from benchmarks import delivery, first, gate, growing, instant, ladder, scans, soak, startup, tus, upload, viewers
 from benchmarks.report import machine, table
 
 ALL = {
@@ -20,6 +20,7 @@ ALL = {
     "viewers": viewers.measure,
     "instant": instant.measure,
     "scans": scans.measure,
+    "growing": growing.measure,
 }
 LONG = {"soak": soak.measure}
 """Only when asked for."""

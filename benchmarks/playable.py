@@ -112,18 +112,22 @@ def _p95(values: tuple[float, ...]) -> float:
 
 def _films(folder: Path, given: Path | None) -> dict[tuple[int, str], Path]:
     """Films by minutes and by where their index stands, made of one minute by copying it."""
-    minute = given or _minute(folder)
-    found = {}
-    for minutes in MINUTES:
-        for index, flags in (("first", ("-movflags", "+faststart")), ("last", ())):
-            path = folder / f"playable-{minutes}-{index}.mp4"
-            loop = ("-stream_loop", str(minutes - 1), "-i", str(minute), "-c", "copy", *flags)
-            subprocess.run((ffmpeg(), "-v", "error", "-y", *loop, str(path)), check=True)
-            found[minutes, index] = path
-    return found
+    minute = given or minute_of_film(folder)
+    return {
+        (minutes, index): repeated(folder, minute, minutes, index) for minutes in MINUTES for index in ("first", "last")
+    }
 
 
-def _minute(folder: Path) -> Path:
+def repeated(folder: Path, minute: Path, minutes: int, index: str) -> Path:
+    """A minute so many times in a row, with the index ``first`` or ``last``."""
+    path = folder / f"playable-{minutes}-{index}.mp4"
+    flags = ("-movflags", "+faststart") if index == "first" else ()
+    loop = ("-stream_loop", str(minutes - 1), "-i", str(minute), "-c", "copy", *flags)
+    subprocess.run((ffmpeg(), "-v", "error", "-y", *loop, str(path)), check=True)
+    return path
+
+
+def minute_of_film(folder: Path) -> Path:
     """A minute whose picture turns into its negative every few seconds, which is a cut to the encoder."""
     path = folder / "playable.mp4"
     picture = "testsrc2=s=1920x1080:r=30:d=60,negate=enable='lt(mod(t,11),5)',format=yuv420p"

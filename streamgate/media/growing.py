@@ -7,6 +7,7 @@ and from there on every look, also the one at the whole file, cuts the same.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from streamgate.media.passing import Passing, audio_rendition, chosen, stands_fi
 from streamgate.media.plan import default_audio
 from streamgate.media.probe import Probe, probe
 from streamgate.media.wire import GrowTask
+from streamgate.packaging import growingmatroska
 from streamgate.packaging.arriving import Arriving, fragments_follow, wanted_for_index
 from streamgate.packaging.sampleindex import IndexedTrack, IndexRefused, SourceIndex, index_mp4
 
@@ -30,24 +32,30 @@ _STEP = 256 << 10
 """Bytes after which another look is worth it where the index goes on."""
 
 
+@dataclass(frozen=True, slots=True)
+class _SoFar:
+    """What is known of a source: its index, if there is one, whether that goes on as more arrives, and how far the source must have
+    come before there is more; ``state`` as in `Grown`."""
+
+    index: SourceIndex | None
+    more: bool
+    wanted: int
+    state: bytes = b""
+
+
 def look(source: Source, task: GrowTask) -> Grown:
     """Look at what has arrived. Raises `MediaRefused` for a film that is longer than films may be."""
     before = task.before
     with source.ranges() as raw:
         read = Arriving(raw.range, source.size, task.extents, before.looked_at, before.lies)
-        more = False
         try:
-            wanted = wanted_for_index(read)
-            if wanted:
-                return Grown(wanted=wanted)
-            more = fragments_follow(read)
-            index = index_mp4(read, source.size, segment_s=task.ladder.segment_s)
+            matroska = read(0, 4) == growingmatroska.MAGIC
+            found = _matroska(read, task) if matroska else _mp4(read, task)
         except IndexRefused as why:
-            if more and why.code == _NOTHING_YET:
-                return Grown(wanted=read.arrived + _STEP)
             return Grown(reason=why.detail)
-    if more and any(code == _NOTHING_YET for _, code, _ in index.refused):
-        return Grown(wanted=read.arrived + _STEP)
+    index, more = found.index, found.more
+    if index is None:
+        return Grown(wanted=found.wanted, state=found.state)
     tracks = [*([index.video] if index.video is not None else []), *index.audio]
     count = _complete(tracks, read.arrived) if more else _listed(tracks, read.arrived)
     # An index that goes on is another one each time: it is worth storing when it tells of a segment more.
@@ -59,11 +67,34 @@ def look(source: Source, task: GrowTask) -> Grown:
     return Grown(
         plan=plan,
         count=count,
-        wanted=read.arrived + _STEP if more else _after(tracks, count),
+        wanted=found.wanted if more else _after(tracks, count),
         looked_at=read.arrived,
         lies=read.lies,
         mark=mark,
+        state=found.state,
     )
+
+
+def _mp4(read: Arriving, task: GrowTask) -> _SoFar:
+    wanted = wanted_for_index(read)
+    if wanted:
+        return _SoFar(None, more=True, wanted=wanted)
+    more = fragments_follow(read)
+    after = read.arrived + _STEP
+    try:
+        index = index_mp4(read, read.size, segment_s=task.ladder.segment_s)
+    except IndexRefused as why:
+        if more and why.code == _NOTHING_YET:
+            return _SoFar(None, more=True, wanted=after)
+        raise
+    if more and any(code == _NOTHING_YET for _, code, _ in index.refused):
+        return _SoFar(None, more=True, wanted=after)
+    return _SoFar(index, more, after)
+
+
+def _matroska(read: Arriving, task: GrowTask) -> _SoFar:
+    index, state = growingmatroska.index_so_far(read, task.before.state, task.ladder.segment_s)
+    return _SoFar(index, more=True, wanted=read.arrived + _STEP, state=state)
 
 
 def _listed(tracks: list[IndexedTrack], arrived: int) -> int:

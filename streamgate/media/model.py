@@ -176,7 +176,7 @@ class Grown(msgspec.Struct, frozen=True, kw_only=True):
     plays yet, or when the index is as it was (``mark`` tells). ``count``: how many segments of each rendition are there; one
     that has fewer is there as a whole. ``wanted``: the end of the bytes that must have arrived before another look finds more; None
     when it will find no more before the last byte, because of ``reason`` if it is not that all is there. ``looked_at`` and
-    ``lies``: what the next look need not look at again.
+    ``lies``: what the next look need not look at again; ``state``: where a scan stands that goes on from there.
     """
 
     plan: MediaPlan | None = None
@@ -185,4 +185,5 @@ class Grown(msgspec.Struct, frozen=True, kw_only=True):
     looked_at: int = 0
     lies: tuple[int, ...] = ()
     mark: bytes = b""
+    state: bytes = b""
     reason: str = ""

@@ -96,10 +96,11 @@ def test_a_film_plays_as_far_as_it_has_come(growing: Server, film: bytes) -> Non
     assert httpx.get(f"{base}manifest.mpd").status_code == 200
 
 
-def test_a_film_in_fragments_plays_as_far_as_it_has_come(growing: Server, folder: Path) -> None:
+@pytest.mark.parametrize("name", ["fragments.mp4", "film.mkv"])
+def test_a_film_without_an_index_plays_as_far_as_it_has_come(growing: Server, folder: Path, name: str) -> None:
     """Nobody knows how long it is: what is listed goes on, and never changes."""
-    flags = ("-movflags", "+frag_keyframe+empty_moov")
-    made = by_ffmpeg(folder, "fragments.mp4", *moving(SECONDS, "640x360"), *tone(SECONDS), *CODED, "-shortest", *flags)
+    flags = ("-movflags", "+frag_keyframe+empty_moov") if name.endswith("mp4") else ()
+    made = by_ffmpeg(folder, name, *moving(SECONDS, "640x360"), *tone(SECONDS), *CODED, "-shortest", *flags)
     sending = Sending(growing, made.read_bytes(), visibility="public")
     sending.part(0.5)
     base = sending.base()

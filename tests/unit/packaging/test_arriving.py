@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from streamgate.packaging.arriving import Arriving, fragments_follow, wanted_for_index
+from streamgate.packaging.growingmatroska import index_so_far
 from streamgate.packaging.sampleindex import IndexedTrack, IndexRefused, SourceIndex, index_mp4
 from streamgate.packaging.segments import StoredIndex, assemble
 from tests.support.films import by_ffmpeg, moving, tone
 from tests.support.mp4_edit import box, changed
-from tests.support.passed import Bytes, passed
+from tests.support.passed import Bytes, Passed, passed
 
 SECONDS = 21
 CODED = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-g", "25", "-sc_threshold", "0", "-pix_fmt", "yuv420p")
@@ -76,6 +77,18 @@ def test_segments_that_are_there_are_those_of_the_whole_file(whole: bytes) -> No
     assert listed > 100
 
 
+def agreeing(data: bytes, arrived: int, index: SourceIndex, final: Passed) -> list[int]:
+    """How many segments of each track are there for good, all of which must be those of the whole file."""
+    counts = []
+    for track, after in zip(tracks(index), tracks(final.index), strict=True):
+        count = max(0, min(there(track, arrived), len(track.needed) - 2))
+        assert track.boundaries[: count + 1] == after.boundaries[: count + 1]
+        assert track.init == after.init
+        assert segments(data, arrived, index, track, count) == final.segments(after)[:count]
+        counts.append(count)
+    return counts
+
+
 def so_far(read: Arriving) -> SourceIndex | None:
     """The index as far as it is there; None while a track has no sample."""
     try:
@@ -102,14 +115,27 @@ def test_fragments_tell_of_all_but_what_the_next_may_change(films: Path, flags: 
         index = so_far(read)
         if index is None:
             continue
-        for track, after in zip(tracks(index), tracks(final.index), strict=True):
-            count = max(0, min(there(track, arrived), len(track.needed) - 2))
-            assert track.boundaries[: count + 1] == after.boundaries[: count + 1]
-            assert track.init == after.init
-            assert segments(data, arrived, index, track, count) == final.segments(after)[:count]
-            listed.append(count)
+        listed += agreeing(data, arrived, index, final)
     assert max(listed) >= 3
     assert len(listed) > 30
+
+
+@pytest.mark.parametrize("more", [(), ("-cluster_time_limit", "500"), ("-live", "1")], ids=["usual", "short", "live"])
+def test_a_scan_that_is_taken_up_again_finds_what_one_does(films: Path, more: tuple[str, ...]) -> None:
+    name = f"growing{len(''.join(more))}.mkv"
+    data = by_ffmpeg(films, name, *moving(SECONDS), *tone(SECONDS), *CODED, *AAC, *more).read_bytes()
+    final = passed(data)
+    listed, saved, asked = [], b"", 0
+    for arrived in range(1000, len(data), len(data) // 40):
+        there_is = Bytes(data[:arrived])
+        index, saved = index_so_far(Arriving(there_is, len(data), [(0, arrived)]), saved, 4.0)
+        asked = max(asked, there_is.asked)
+        if index is not None:
+            assert index.refused == ()
+            listed.append(min(agreeing(data, arrived, index, final)))
+    assert max(listed) >= 3
+    assert listed == sorted(listed)
+    assert asked < len(data) / 4
 
 
 def test_a_segment_is_there_with_its_last_byte_and_not_before(whole: bytes) -> None:

@@ -1,0 +1,92 @@
+"""A Matroska or WebM file that still arrives: a scan that goes on where the last one stopped, and the index of what it found."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import msgspec
+
+from streamgate.packaging.arriving import Arriving
+from streamgate.packaging.cutting import SourceIndex, index_of
+from streamgate.packaging.matroska import Frames, Scan
+from streamgate.packaging.matroskaindex import describe_video, picture, shown_tracks
+from streamgate.packaging.mp4boxes import IndexRefused
+
+MAGIC = b"\x1a\x45\xdf\xa3"
+"""The first bytes of every such file."""
+
+_MOST = 56 << 20
+"""Bytes of a scan and an index together: they cross from child to server in one message."""
+
+_BEGINNING = 64 << 10
+"""Bytes within which the tracks are usually named; they are read each time."""
+
+_KEY = 0x80
+_ROW = 4
+
+
+class _Saved(msgspec.Struct, frozen=True, array_like=True):
+    """Where a scan stands: the fields of `Scan`, and of each track its rows, duration and padding."""
+
+    at: int
+    segment: int | None
+    cluster: int | None
+    inside: bool
+    time: int | None
+    others: int
+    scale: int
+    tracks: dict[int, tuple[bytes, int | None, int]]
+
+
+class GrowingScan(Scan):
+    """A scan that can be put away and taken up again by another process, which need not be trusted with more than its own film."""
+
+    def saved(self) -> bytes:
+        """Where it stands."""
+        tracks = {n: (f.rows.tobytes(), f.duration, f.padding) for n, f in self.frames.items()}
+        return msgspec.msgpack.encode(
+            _Saved(self.at, self._segment, self._cluster, self._inside, self._time, self._others, self.scale, tracks)
+        )
+
+    def resume(self, saved: bytes) -> None:
+        """Go on from there; the tracks must have been named (`head`). `msgspec.DecodeError` for what is no such thing."""
+        was = msgspec.msgpack.decode(saved, type=_Saved)
+        self.at, self._segment, self._cluster = was.at, was.segment, was.cluster
+        self._inside, self._time, self._others, self.scale = was.inside, was.time, was.others, was.scale
+        for number, (rows, duration, padding) in was.tracks.items():
+            frames = self.frames[number]
+            frames.rows.frombytes(rows)
+            frames.duration, frames.padding = duration, padding
+
+    def drop_open_group(self) -> None:
+        """Forget the pictures from the last key frame on: the order of their times is known when all of them have come."""
+        entry = picture(self)
+        if entry is None:
+            return
+        table = self.frames[entry.number].table()
+        keys = [int(n) for n in ((table[:, 3] & _KEY) != 0).nonzero()[0]]
+        last = keys[-1] if keys else 0
+        self.frames[entry.number] = Frames(rows=self.frames[entry.number].rows[: last * _ROW])
+
+
+def index_so_far(read: Arriving, saved: bytes, segment_s: float) -> tuple[SourceIndex | None, bytes]:
+    """The index of what has arrived, None while there is nothing to cut; and where the scan stands, to be given back the next time.
+
+    Raises `IndexRefused` as `matroskaindex.index_matroska` does.
+    """
+    scan = GrowingScan(read, far=True)
+    if not scan.head(min(_BEGINNING, read.arrived)) and not scan.head(read.arrived):
+        return None, b""
+    describe_video(scan)
+    if saved:
+        scan.resume(saved)
+    scan.advance(read.arrived)
+    saved = scan.saved()
+    scan.drop_open_group()
+    if not all(frames.rows for frames in scan.frames.values()):
+        return None, saved
+    tracks, refused = shown_tracks(read, scan, far=False)
+    index = index_of(read, read.size, tracks, refused, Fraction(segment_s).limit_denominator(1000))
+    if len(saved) + len(index.blob) > _MOST:
+        raise IndexRefused("too_many_samples", "The film is too long to play before it is whole.")
+    return index, saved
