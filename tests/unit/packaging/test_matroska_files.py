@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import random
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
+from av.video.frame import VideoFrame
 from hypothesis import given as drawn_from
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -122,6 +125,31 @@ def test_pictures_that_are_called_key_frames_and_are_none(tracks: list[Track]) -
     assert honest is not None
     assert found is not None
     assert found.boundaries == honest.boundaries
+
+
+def first_picture(data: bytes) -> VideoFrame:
+    with av.open(io.BytesIO(data)) as container:
+        return next(container.decode(video=0))
+
+
+@pytest.mark.parametrize("roll", [0, 90, -90, 180, -180, 270])
+def test_a_turned_picture_stays_turned(tracks: list[Track], roll: int) -> None:
+    """As libav reads it out of the file, it reads it out of what is served."""
+    turned = mkv.element(0x7670, mkv.number(0x7671, 0) + mkv.real(0x7675, float(roll)))
+    data = write([replace(tracks[0], own=tracks[0].own + turned)])
+    given = passed(data)
+    assert given.index.video is not None
+    assert given.index.video.rotation == -roll % 360
+    assert first_picture(given.whole(given.index.video)).rotation == first_picture(data).rotation
+
+
+def test_the_shape_of_pixels_is_kept(tracks: list[Track]) -> None:
+    data = write([replace(tracks[0], own=tracks[0].own + mkv.number(0x54B0, 200) + mkv.number(0x54BA, 90))])
+    given = passed(data)
+    assert given.index.video is not None
+    for one in (data, given.whole(given.index.video)):
+        with av.open(io.BytesIO(one)) as container:
+            assert container.streams.video[0].sample_aspect_ratio == Fraction(5, 4)
 
 
 def test_languages_and_what_is_beside(tracks: list[Track]) -> None:
