@@ -13,7 +13,9 @@ from streamgate.kernel import Assembled, Plugin
 from streamgate.openers import BUS, DATABASE, OBJECTS, OPENERS, database_url, dotted
 from streamgate.ports.discovery import GRPC_OFFSET, Discovery
 from streamgate.runtime.clients import Clients
+from streamgate.runtime.health import HealthBoard
 from streamgate.runtime.site import Introduction, port_of
+from streamgate.runtime.telemetry import Metrics
 from streamgate.settings import CoreSettings
 
 GRACE_S = 5.0
@@ -99,7 +101,9 @@ class Apart:
         stack.push_async_callback(client.close)
         return {kind: client.bound(kind) for kind in self._remote}
 
-    async def serve(self, assembled: Assembled, authenticator: Any, stack: AsyncExitStack) -> None:
+    async def serve(
+        self, assembled: Assembled, authenticator: Any, board: HealthBoard, metrics: Metrics, stack: AsyncExitStack
+    ) -> None:
         """Answer calls to the contracts that are provided here, and pass others on, until the stack is left."""
         from streamgate.runtime.rpc.admission import Guard
         from streamgate.runtime.rpc.client import RpcClient
@@ -119,6 +123,7 @@ class Apart:
             largest_request=LARGEST_OF_PEOPLE if forwards else LARGEST,
             tls=self._tls,
             by_services_only=not forwards,
+            metrics=metrics,
         )
         for parts in assembled.parts.values():
             for kind, provider in parts.provides.items():
@@ -128,6 +133,7 @@ class Apart:
             stack.push_async_callback(client.close)
             for kind, door in forwards.items():
                 server.forward(kind, door, client)
+            board.add("calls", client.health)
         stack.push_async_callback(server.stop, GRACE_S)
         await server.start()
         await server.ready()

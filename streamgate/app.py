@@ -101,7 +101,7 @@ class Running:
             await self._connect(opening, stack)
             self._build_app(opening, apart.is_monitor if apart is not None else lambda _: False)
             if apart is not None:
-                await apart.serve(self.assembled, self.authenticator(), stack)
+                await apart.serve(self.assembled, self.authenticator(), self.board, self.metrics, stack)
             await stack.enter_async_context(self.vitals.measuring())
             yield self
 

@@ -88,6 +88,9 @@ def configure_logging(*, level: str, form: str, service: str, version: str) -> N
         logging.getLogger(noisy).setLevel(max(threshold, logging.WARNING))
 
 
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
 class Metrics:
     """The metrics of one process, in a registry of their own. Labels are route templates and closed lists only."""
 
@@ -104,11 +107,19 @@ class Metrics:
             "sg_http_request_duration_seconds",
             "Time from a request's first byte to its answer's last.",
             ["method", "route"],
-            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            buckets=BUCKETS,
             registry=self.registry,
         )
         self.in_flight = Gauge("sg_http_requests_in_flight", "Requests being answered.", registry=self.registry)
         self.sent = Counter("sg_http_response_bytes_total", "Body bytes sent.", ["route"], registry=self.registry)
+        self.calls = Counter("sg_rpc_requests_total", "Calls answered.", ["method", "code"], registry=self.registry)
+        self.call_seconds = Histogram(
+            "sg_rpc_request_duration_seconds",
+            "Time from a call's arrival to its answer.",
+            ["method"],
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
         self.lag = Gauge(
             "sg_event_loop_lag_seconds", "How late the event loop ran its last timer.", registry=self.registry
         )

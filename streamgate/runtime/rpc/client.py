@@ -14,6 +14,7 @@ from streamgate.contracts.declare import declaration
 from streamgate.domain import deadline
 from streamgate.domain.clock import Clock
 from streamgate.domain.errors import DeadlineExceeded, Internal, StreamGateError, Unavailable
+from streamgate.kernel import Check
 from streamgate.kernel.binding import remote
 from streamgate.ports.discovery import Discovery
 from streamgate.runtime.breaker import Breaker, RetryBudget
@@ -60,6 +61,7 @@ class RpcClient:
         self._credentials = tls and grpc.ssl_channel_credentials(tls.authority, tls.key, tls.certificate)
         self._channels: dict[tuple[str, str], Any] = {}
         self._turns: dict[str, int] = {}
+        self._breakers: dict[str, Breaker] = {}
 
     def bound(self, kind: type) -> Any:
         """The contract ``kind``, called where its service is."""
@@ -71,11 +73,19 @@ class RpcClient:
     def passing(self, kind: type) -> Mapping[str, Send]:
         """Name of a method → what sends a request to the contract's service as it is, with the credential of whoever made it.
 
-        It must be used within a deadline. One circuit breaker stands before all methods of the contract.
+        It must be used within a deadline. One circuit breaker stands before each service.
         """
         path, rpcs = self._codec.services[kind]
-        service, breaker = declaration(kind).service, Breaker(self._clock)
+        service = declaration(kind).service
+        breaker = self._breakers[service] = self._breakers.get(service) or Breaker(self._clock)
         return {rpc.name: self._sending(service, f"/{path}/{rpc.name}", breaker) for rpc in rpcs}
+
+    async def health(self) -> Mapping[str, Check]:
+        """``degraded`` for a service that calls are passed on to and that is given time."""
+        return {
+            service: Check("ok" if breaker.state == "closed" else "degraded", f"circuit breaker {breaker.state}")
+            for service, breaker in self._breakers.items()
+        }
 
     async def serving(self, kind: type) -> bool:
         """Whether a replica of the contract's service says (``grpc.health.v1``) that it answers calls."""

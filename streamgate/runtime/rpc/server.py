@@ -9,6 +9,7 @@ Calls of contracts of other services may be passed on to them, byte for byte: `R
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -31,6 +32,7 @@ from streamgate.runtime.rpc.health import Standing
 from streamgate.runtime.rpc.problem import STATUS
 from streamgate.runtime.rpc.schema import Rpc
 from streamgate.runtime.rpc.tls import Tls
+from streamgate.runtime.telemetry import Metrics
 from streamgate.runtime.trace import CARRIED, continued
 
 LONGEST_S = 60.0
@@ -74,6 +76,7 @@ class RpcServer:
         largest_request: int = LARGEST,
         tls: Tls | None = None,
         by_services_only: bool = True,
+        metrics: Metrics | None = None,
     ) -> None:
         self.port = port
         self._codec = codec
@@ -81,6 +84,7 @@ class RpcServer:
         self._host = f"[{host}]" if ":" in host else host
         self._reflected = reflected
         self._clients = clients
+        self._metrics = metrics
         self._options = (*OPTIONS, ("grpc.max_receive_message_length", largest_request))
         self._credentials = tls and grpc.ssl_server_credentials(
             [(tls.key, tls.certificate)], tls.authority if by_services_only else None, by_services_only
@@ -170,23 +174,32 @@ class RpcServer:
             left = context.time_remaining()
             following = continued({key: value for key, value in given if key in CARRIED.values()})
             trailers: list[tuple[str, Any]] = [(CARRIED["request_id"], following["request_id"])]
+            began, code = time.perf_counter(), "CANCELLED"
             try:
                 with structlog.contextvars.bound_contextvars(**following):
                     async with deadline.within(min(LONGEST_S, deadline.DEFAULT_S if left is None else left)):
                         answered, marks = await answer(data, self._arriving(rpc, given, context.peer()))
                         context.set_trailing_metadata((*trailers, *marks))
+                        code = "OK"
                         return answered
             except StreamGateError as error:
-                failed = error
+                failed, code = error, STATUS[error.code]
             except Exception:  # noqa: BLE001 (a defect must not tell callers of itself)
                 structlog.get_logger().exception("a call failed", method=rpc.name)
-                failed = Internal("This failed; the log of the service says why.")
+                failed, code = Internal("This failed; the log of the service says why."), "INTERNAL"
+            finally:
+                self._account(path, code, time.perf_counter() - began)
             status = getattr(grpc.StatusCode, STATUS[failed.code])
             details = self._codec.details(failed, status.value[0])
             await context.abort(status, failed.detail, (*trailers, (STATUS_DETAILS, details)))
             raise AssertionError("abort raises")
 
         self._methods[path] = grpc.unary_unary_rpc_method_handler(handle)
+
+    def _account(self, path: str, code: str, seconds: float) -> None:
+        if self._metrics is not None:
+            self._metrics.calls.labels(path, code).inc()
+            self._metrics.call_seconds.labels(path).observe(seconds)
 
     def _arriving(self, rpc: Rpc, given: list[tuple[str, Any]], peer: str) -> Arriving:
         credentials = [value for key, value in given if key == "authorization"]

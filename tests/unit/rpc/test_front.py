@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -239,6 +240,28 @@ async def test_a_call_to_a_half_open_service_ends_with_its_deadline(world: World
     proxy.mend()
     assert await world.status("metadata.v1.Catalog/List") == "OK"
     proxy.close()
+
+
+async def test_calls_are_counted_by_method_and_status_and_breakers_are_told_of(world: World) -> None:
+    opened = await world.open()
+    assert await world.status("metadata.v1.Catalog/List") == "OK"
+    assert await world.status("metadata.v1.Catalog/Get") == "NOT_FOUND"
+    assert await world.status("metadata.v1.Catalog/Create") == "UNAUTHENTICATED"
+    for _ in range(10):
+        assert await world.status("worker.v1.Work/Get", CREATOR) == "UNAVAILABLE"
+    transport = httpx.ASGITransport(app=opened.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+        exposed = (await http.get("/metrics")).text
+        checks = (await http.get("/health")).json()["checks"]
+    for method, code, count in (
+        ("metadata.v1.Catalog/List", "OK", 1),
+        ("metadata.v1.Catalog/Get", "NOT_FOUND", 1),
+        ("metadata.v1.Catalog/Create", "UNAUTHENTICATED", 1),
+        ("worker.v1.Work/Get", "UNAVAILABLE", 10),
+    ):
+        assert f'sg_rpc_requests_total{{code="{code}",method="/streamgate.{method}"}} {count}.0' in exposed
+    assert 'sg_rpc_request_duration_seconds_count{method="/streamgate.metadata.v1.Catalog/List"} 1.0' in exposed
+    assert (checks["calls.metadata"]["status"], checks["calls.worker"]["status"]) == ("ok", "degraded")
 
 
 async def test_health_tells_of_the_services_and_reflection_of_what_is_open(world: World) -> None:
