@@ -27,6 +27,10 @@ PIECE = 1 << 20
 PART = 8 << 20
 """Bytes of a part of a multipart upload; S3 wants at least 5 MiB, and at most 10,000 of them."""
 
+CONNECT_S = 5
+SILENT_S = 30
+"""Seconds that the service may say nothing; then the request is sent once more, on another connection."""
+
 LONGEST_KEY = 512
 MANY = 1000
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]+\Z")
@@ -211,8 +215,8 @@ class S3BlobStore(BlobStore):
         config = AioConfig(
             signature_version="s3v4",
             s3={"addressing_style": "path"},
-            connect_timeout=5,
-            read_timeout=30,
+            connect_timeout=CONNECT_S,
+            read_timeout=SILENT_S,
             max_pool_connections=64,
             retries={"max_attempts": 3, "mode": "standard"},
             request_checksum_calculation="when_required",
@@ -226,7 +230,9 @@ class S3BlobStore(BlobStore):
             aws_secret_access_key=self._bucket.secret_key,
             config=config,
         )
-        return await self._stack.enter_async_context(made)
+        client = await self._stack.enter_async_context(made)
+        client.meta.events.register("before-send.s3", _at_once)
+        return client
 
     async def _info(self, key: str) -> BlobInfo:
         head = await self._s3.head_object(Bucket=self._bucket.name, Key=key)
@@ -262,6 +268,11 @@ class S3BlobStore(BlobStore):
             info = await self._info(key)
         if offset > info.length:
             raise ValueError("a range that does not lie inside the object")
+
+
+def _at_once(request: Any, **_: Any) -> None:
+    """Send a body without being asked for it: the wait for that has no end in the HTTP client, whatever its time limits."""
+    request.headers.pop("Expect", None)
 
 
 class _Outside(Exception):

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from streamgate.adapters import storage_s3
 from streamgate.adapters.storage_local import LocalBlobStore
 from streamgate.adapters.storage_s3 import Bucket, S3BlobStore
 from streamgate.domain.errors import Conflict, InsufficientStorage, NotFound
 from streamgate.ports.storage import BlobRange, BlobStore
+from tests.support.proxy import proxy
 from tests.support.seaweed import ACCESS_KEY, SECRET_KEY, ObjectService, seaweed
 
 
@@ -233,3 +235,20 @@ async def test_what_a_crash_left_is_removed_at_the_next_start(tmp_path: Path) ->
     again = LocalBlobStore(root)
     assert not (root / "~partial" / "left").exists()
     assert await again.read("k") == b"x"
+
+
+async def test_an_object_is_stored_though_the_line_died_without_saying_so(
+    service: ObjectService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection that is taken up again is dead; the next one is not."""
+    monkeypatch.setattr(storage_s3, "SILENT_S", 2)
+    with proxy(service.port) as line:
+        endpoint = f"http://127.0.0.1:{line.port}"
+        bucket = Bucket(endpoint, f"b{secrets.token_hex(8)}", ACCESS_KEY, SECRET_KEY, create=True)
+        async with S3BlobStore(bucket, tmp_path) as store:
+            line.lose()
+            putting = asyncio.create_task(store.put("a", b"film"))
+            await asyncio.sleep(0.1)
+            line.mend()
+            async with asyncio.timeout(60):
+                assert (await putting).length == 4
