@@ -15,7 +15,7 @@ import structlog
 from streamgate.contracts.metadata import Catalog
 from streamgate.contracts.upload import IngestPayload
 from streamgate.domain.clock import Clock
-from streamgate.domain.errors import StreamGateError
+from streamgate.domain.errors import DeadlineExceeded, StreamGateError, Unavailable
 from streamgate.media.model import MediaPlan, PlannedRendition
 from streamgate.plugins.transcoder import standing, store
 from streamgate.plugins.transcoder.arrivals import Arrivals
@@ -54,6 +54,9 @@ WATCHED_EVERY_S = 3600.0
 BATCH = 500
 """Jobs that are submitted in one transaction."""
 
+AWAY = (Unavailable, DeadlineExceeded)
+"""Why the catalog cannot be told now, and may be a moment later."""
+
 QUIET_S = 60.0
 """A film that is not at its end and to which nothing happened for this long is looked after."""
 
@@ -91,6 +94,7 @@ class Films:
         self.arrivals = arrivals
         self.clock = clock
         self._catalog = catalog
+        self._untold: set[str] = set()
 
     def handlers(self) -> dict[str, Handler]:
         """By kind of job."""
@@ -114,18 +118,29 @@ class Films:
         return standing.stand(film, done, begun=begun)
 
     async def tell(self, asset_id: str) -> None:
-        """Report where the film stands to the catalog. What fails here is made good by `look_after`."""
+        """Report where the film stands to the catalog.
+
+        What fails is made good by `tell_again`, and by `look_after` when this process ends before.
+        """
+        self._untold.add(asset_id)
         film = await self.get(asset_id)
-        if film is None:
-            return
-        now = await self.stand(film)
-        try:
-            await self._catalog.report(standing.report(film, now))
-        except StreamGateError as error:
-            structlog.get_logger().warning("the catalog was not told", asset_id=asset_id, reason=error.detail)
-            return
-        async with self.database.write() as tx:
-            await store.reported(tx, asset_id, film.revision, now.final)
+        if film is not None:
+            now = await self.stand(film)
+            try:
+                await self._catalog.report(standing.report(film, now))
+            except StreamGateError as error:
+                structlog.get_logger().warning("the catalog was not told", asset_id=asset_id, reason=error.detail)
+                change = self._untold.add if isinstance(error, AWAY) else self._untold.discard
+                change(asset_id)
+                return
+            async with self.database.write() as tx:
+                await store.reported(tx, asset_id, film.revision, now.final)
+        self._untold.discard(asset_id)
+
+    async def tell_again(self) -> None:
+        """Periodic: report what could not be reported."""
+        for asset_id in tuple(self._untold):
+            await self.tell(asset_id)
 
     async def watched(self, film: Film) -> None:
         """Somebody watches the film: keep in mind when, and have its ladder made again where it was dropped."""

@@ -22,6 +22,7 @@ from streamgate.runtime.telemetry import Metrics
 
 MEASURE_S = 5.0
 LOOK_AFTER_EVERY_S = 30.0
+TELL_AGAIN_S = 2.0
 COLD_EVERY_S = 3600.0
 
 
@@ -75,6 +76,7 @@ async def setup(context: Context[TranscoderSettings]) -> AsyncGenerator[Parts, N
         jobs.runner(QUEUE, handlers, slots=1, max_priority=BEGINNING, grace_s=grace, drain=drain),
         jobs.runner(GROWING_QUEUE, {GROWING: growing.follow}, slots=AT_ONCE, grace_s=grace, drain=drain),
         schedules.every(LOOK_AFTER_EVERY_S, films.look_after, name="films without jobs", at_once=True),
+        every(TELL_AGAIN_S, films.tell_again, name="reports that failed"),
         every(MEASURE_S, queue.measure, name="reading of the encoding queue", at_once=True),
         schedules.every(COLD_EVERY_S, cold.sweep, name="ladders that nobody watches", at_once=True),
     ):
