@@ -109,4 +109,6 @@ def nine(
             server.wait_ready(time.monotonic())
         yield Nine(servers)
         for server in servers.values():
-            assert server.stop() == 0, server.log()[-3000:]
+            server.tell_to_stop()
+        for server in servers.values():
+            assert server.wait_for_end() == 0, server.log()[-3000:]

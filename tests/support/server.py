@@ -117,9 +117,18 @@ class Server:
 
     def stop(self, timeout_s: float = 30.0) -> int:
         """SIGTERM, and wait for its end; the exit code."""
+        self.tell_to_stop()
+        return self.wait_for_end(timeout_s)
+
+    def tell_to_stop(self) -> None:
+        """SIGTERM."""
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
+
+    def wait_for_end(self, timeout_s: float = 30.0) -> int:
+        """The exit code, once it has ended."""
+        assert self.process is not None
         try:
             return self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
