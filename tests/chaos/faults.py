@@ -43,7 +43,7 @@ COMBINATIONS = tuple(
 )
 """Every kind with every target that it makes sense for."""
 
-_SECONDS = {Kind.KILL: (0.5, 2.0), Kind.CUT: (1.0, 3.0), Kind.SLOW: (2.0, 4.0), Kind.HALF_OPEN: (2.0, 4.0)}
+_SECONDS = {Kind.KILL: (0.5, 2.0), Kind.CUT: (1.0, 3.0), Kind.SLOW: (2.0, 4.0), Kind.HALF_OPEN: (3.0, 6.0)}
 
 
 def schedule(seed: int) -> Iterator[Fault]:
