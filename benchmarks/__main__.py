@@ -6,7 +6,21 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks import delivery, first, gate, growing, instant, ladder, scans, soak, startup, tus, upload, viewers
+from benchmarks import (
+    delivery,
+    first,
+    gate,
+    growing,
+    instant,
+    ladder,
+    modes,
+    scans,
+    soak,
+    startup,
+    tus,
+    upload,
+    viewers,
+)
 from benchmarks.report import machine, table
 
 ALL = {
@@ -21,6 +35,7 @@ ALL = {
     "instant": instant.measure,
     "scans": scans.measure,
     "growing": growing.measure,
+    "modes": modes.measure,
 }
 LONG = {"soak": soak.measure}
 """Only when asked for."""
