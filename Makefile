@@ -6,8 +6,6 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# End-to-end tests that run a second time, against nine processes.
-APART := tests/e2e/test_readers.py tests/e2e/test_media_address.py tests/e2e/test_tus.py tests/e2e/test_what_ends_playback.py
 
 .PHONY: help run test check bench chaos corpus fuzz fuzz-index lock openapi proto docs clean
 
@@ -17,12 +15,12 @@ help: ## List the targets
 run: $(VENV)/.runtime ## Start the product on http://127.0.0.1:8080
 	@exec $(BIN)/streamgate serve --mode monolith
 
-test: $(VENV)/.dev tests/node/node_modules/.stamp ## Run every test
+test: $(VENV)/.dev tests/node/node_modules/.stamp ## Run every test; those of the product twice: one process, then nine
 	@tools/system-packages ffmpeg ffprobe node chromium postgresql redis-server
 ifdef TESTS
 	$(BIN)/python -m pytest $(TESTS)
 else
-	@tools/test $(BIN) $(APART)
+	@tools/test $(BIN)
 endif
 
 check: $(VENV)/.dev ## Formatting, lint, types, import rules, API snapshot, reference docs
@@ -35,11 +33,11 @@ check: $(VENV)/.dev ## Formatting, lint, types, import rules, API snapshot, refe
 	$(BIN)/python -m tools.proto --check
 
 bench: $(VENV)/.dev tests/node/node_modules/.stamp ## Measure (MEDIA=FILE takes a film of yours); see docs/reference/performance.md
-	@tools/system-packages nginx wrk curl
+	@tools/system-packages nginx wrk curl postgresql redis-server
 	@$(BIN)/python -m benchmarks $(if $(MEDIA),--media "$(MEDIA)")
 
 bench-%: $(VENV)/.dev tests/node/node_modules/.stamp
-	@tools/system-packages nginx wrk curl
+	@tools/system-packages nginx wrk curl postgresql redis-server
 	@$(BIN)/python -m benchmarks $* $(if $(MEDIA),--media "$(MEDIA)")
 
 chaos: $(VENV)/.dev tests/node/node_modules/.stamp ## Rounds of faults in nine processes (ROUNDS=…, SEED=…)

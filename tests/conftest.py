@@ -14,6 +14,7 @@ from streamgate.runtime.database import Database, open_database
 from streamgate.runtime.migrate import migrate
 from tests.support.chain import Chain, anvil
 from tests.support.clock import FakeClock
+from tests.support.copies import Copies
 from tests.support.postgres import Postgres, postgres
 from tests.support.redis import RedisServer, redis_server
 
@@ -46,6 +47,14 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Postg
 
 
 @pytest.fixture(scope="session")
+def copies(postgresql: tuple[Postgres, str]) -> Iterator[Copies]:
+    """Databases of PostgreSQL with every table and no row."""
+    made = Copies(*postgresql)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
 def redis_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A Redis server; whoever stops it starts it again."""
     with redis_server(tmp_path_factory.mktemp("redis")) as server:
@@ -73,10 +82,10 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "sqlite":
         yield request.getfixturevalue("embedded_url")
         return
-    server, template = request.getfixturevalue("postgresql")
-    name = server.create(template)
+    (server, _), copies = request.getfixturevalue("postgresql"), request.getfixturevalue("copies")
+    name = copies.take()
     yield server.url(name)
-    server.drop(name)
+    copies.drop(name)
 
 
 @pytest.fixture

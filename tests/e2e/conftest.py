@@ -12,6 +12,7 @@ from tests.support.films import film
 from tests.support.product import upload, wait_final
 from tests.support.server import Server, serving
 from tests.support.spoken import spoken_film
+from tests.support.topology import Topology
 
 SMALL = {
     "auth.creators": ["*"],
@@ -22,11 +23,21 @@ SMALL = {
 
 
 @pytest.fixture(scope="session")
-def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with a small ladder where every wallet may upload; with ``TOPOLOGY=nine`` the gateway of nine processes."""
+def topology(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
+    """One process, or, with ``TOPOLOGY=nine``, nine."""
     if os.environ.get("TOPOLOGY") == "nine":
         with distributed(request.getfixturevalue("postgresql")[0], tmp_path_factory.mktemp("nine"), SMALL) as services:
-            yield services.gateway
+            yield Topology(services, SMALL)
+        return
+    yield Topology(None, {})
+
+
+@pytest.fixture(scope="session")
+def shared(topology: Topology, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with a small ladder where every wallet may upload."""
+    if topology.apart is not None:
+        # As it was started: a test that wants it otherwise leaves it so.
+        yield topology.apart.gateway
         return
     with serving(tmp_path_factory.mktemp("shared") / "data", SMALL) as server:
         yield server

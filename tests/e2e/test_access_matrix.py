@@ -14,7 +14,8 @@ from streamgate.domain.identity import Prefix, Role, new_id
 from streamgate.kernel import discover
 from streamgate.plugins.api_gateway.documents import snapshot
 from tests.support.product import problem
-from tests.support.server import Server, serving
+from tests.support.server import Server
+from tests.support.topology import Topology
 from tests.support.wallet import Wallet
 
 DOCUMENT: dict[str, Any] = json.loads(snapshot())
@@ -35,10 +36,10 @@ PLACEHOLDERS = {
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def guarded(topology: Topology, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A server where only one wallet may upload."""
     creator = Wallet()
-    with serving(tmp_path_factory.mktemp("guarded") / "data", {"auth.creators": [creator.address]}) as server:
+    with topology.serving(tmp_path_factory.mktemp("guarded") / "data", {"auth.creators": [creator.address]}) as server:
         yield server, creator.sign_in(server.url), Wallet().sign_in(server.url)
 
 
@@ -125,14 +126,18 @@ def test_a_body_that_is_not_as_it_must_be(guarded: tuple[Server, str, str], name
 
 def test_health_tells_details_to_administrators_only(guarded: tuple[Server, str, str]) -> None:
     server, creator, _ = guarded
-    for token in (None, creator):
-        with server.client(token) as http:
-            checks = http.get("/health").json()["checks"]
-        assert {check["detail"] for check in checks.values()} == {""}
+    for process in server.services.values() or [server]:
+        for token in (None, creator):
+            with process.client(token) as http:
+                checks = http.get("/health").json()["checks"]
+            assert {check["detail"] for check in checks.values()} == {""}
+        with process.client(server.admin_key) as http:
+            if process is server.of("transcoder"):
+                assert http.get("/health").json()["checks"]["transcoder.queue"]["detail"] != ""
+            assert b"sg_http_requests_total" in http.get("/metrics").content
     with server.admin() as http:
-        assert http.get("/health").json()["checks"]["transcoder.queue"]["detail"] != ""
-        assert http.get("/api/v1/system/status").json()["services"][0]["service"] == "monolith"
-        assert b"sg_http_requests_total" in http.get("/metrics").content
+        services = http.get("/api/v1/system/status").json()["services"]
+    assert {service["service"] for service in services} == (server.services.keys() or {"monolith"})
 
 
 def test_a_page_of_another_origin_may_not_read(guarded: tuple[Server, str, str]) -> None:
@@ -146,10 +151,10 @@ def test_a_page_of_another_origin_may_not_read(guarded: tuple[Server, str, str])
         assert ("access-control-allow-origin" in preflight.headers) is allowed
 
 
-def test_wallets_that_the_settings_name_have_their_roles(tmp_path: Path) -> None:
+def test_wallets_that_the_settings_name_have_their_roles(topology: Topology, tmp_path: Path) -> None:
     chief, maker, guest = Wallet(), Wallet(), Wallet()
     roles = {"auth.admins": [f"eip155:1:{chief.address}"], "auth.creators": [maker.address.lower()]}
-    with serving(tmp_path / "data", roles) as server:
+    with topology.serving(tmp_path / "data", roles) as server:
         for wallet, role, status in ((chief, "admin", 200), (maker, "creator", 403), (guest, "viewer", 403)):
             with server.client(wallet.sign_in(server.url)) as http:
                 assert http.get("/api/v1/auth/session").json()["role"] == role

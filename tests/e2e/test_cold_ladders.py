@@ -9,8 +9,10 @@ import httpx
 import pytest
 
 from tests.support.films import by_ffmpeg, moving, tone
+from tests.support.inside import keys
 from tests.support.product import asset, play, upload_bytes, wait_final
-from tests.support.server import Server, serving, wait_for
+from tests.support.server import Server, wait_for
+from tests.support.topology import Topology
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -20,9 +22,9 @@ YEARS = {"transcoder.cold_days": 1000}
 CODED = ("-c:v", "libx264", "-preset", "ultrafast", "-g", "50", "-c:a", "aac", "-shortest")
 
 
-def segments(server: Server, asset_id: str, rendition: str) -> list[Path]:
+def segments(server: Server, asset_id: str, rendition: str) -> list[str]:
     """Stored segments of a rendition."""
-    return sorted((server.data_dir / "objects" / "assets" / asset_id).glob(f"*/{rendition}/*/*.m4s"))
+    return [key for key in keys(server, f"assets/{asset_id}") if f"/{rendition}/" in key and key.endswith(".m4s")]
 
 
 def renditions(found: dict[str, Any]) -> dict[str, str]:
@@ -54,25 +56,28 @@ def keep(server: Server, asset_id: str, days: float) -> None:
 @pytest.mark.parametrize(
     "passthrough", [True, False], ids=["passthrough-by-its-own-days", "encoded-by-the-servers-days"]
 )
-def test_a_ladder_that_nobody_watches_goes_and_comes_back(tmp_path: Path, source: Path, passthrough: bool) -> None:
+def test_a_ladder_that_nobody_watches_goes_and_comes_back(
+    topology: Topology, tmp_path: Path, source: Path, passthrough: bool
+) -> None:
     settings = SETTINGS | {"transcoder.passthrough": passthrough}
     rungs = ["120p"] if passthrough else ["120p", "240p"]
-    with serving(tmp_path / "data", settings | YEARS) as server:
+    with topology.starting(tmp_path / "data") as start:
+        server = start(settings | YEARS)
         asset_id = upload_bytes(server, source.read_bytes())
         ready = wait_final(server, asset_id)
         assert ready["state"] == "ready"
         assert all(segments(server, asset_id, name) for name in rungs)
         if passthrough:
             keep(server, asset_id, AT_ONCE["transcoder.cold_days"])
-    with serving(tmp_path / "data", settings | ({} if passthrough else AT_ONCE)) as server:
+        server = start(settings | ({} if passthrough else AT_ONCE))
         left = 0 if passthrough else 1
-        wait_for(lambda: len([path for name in rungs for path in segments(server, asset_id, name)]) == left)
+        wait_for(lambda: len([key for name in rungs for key in segments(server, asset_id, name)]) == left)
         cold = wait_for(lambda: (found := asset(server, asset_id))["renditions"] != ready["renditions"] and found)
         assert (cold["state"], cold["playable"], cold["progress"]) == ("ready", True, 1.0)
         assert renditions(cold)[rungs[-1]] == "pending"
         if passthrough:
             keep(server, asset_id, 0)
-    with serving(tmp_path / "data", settings | (AT_ONCE if passthrough else YEARS)) as server:
+        server = start(settings | (AT_ONCE if passthrough else YEARS))
         assert asset(server, asset_id)["renditions"] == cold["renditions"]
         watch(server, asset_id, [*rungs, "audio-1"])
         again = wait_for(lambda: (found := asset(server, asset_id))["renditions"] == ready["renditions"] and found)

@@ -124,6 +124,7 @@ def test_a_server_that_is_away_is_said(tmp_path: Path) -> None:
     assert "does not answer" in done.stderr
 
 
+@pytest.mark.embedded
 def test_the_monitor_runs_alone(tmp_path: Path, shared: Server) -> None:
     port = free_port()
     environ = {"STREAMGATE_DISCOVERY__SERVICES": json.dumps({"monolith": [f"127.0.0.1:{shared.port}"]})}

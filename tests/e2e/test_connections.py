@@ -14,6 +14,9 @@ import pytest
 from tests.support.product import TUS
 from tests.support.server import Server, serving
 
+# Every service listens in the same way.
+pytestmark = pytest.mark.embedded
+
 
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:

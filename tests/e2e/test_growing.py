@@ -25,7 +25,7 @@ from tests.support.sending import BYTES, Sending, listed, wait_listed
 from tests.support.server import Server, serving, wait_for
 from tests.support.wallet import Wallet
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.embedded]
 SECONDS = 30
 CODED = ("-c:v", "libx264", "-preset", "veryfast", "-bf", "3", "-g", "50", "-sc_threshold", "0", "-c:a", "aac")
 FIRST = ("-movflags", "+faststart")

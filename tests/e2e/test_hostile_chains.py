@@ -14,7 +14,8 @@ import pytest
 
 from tests.support.films import film
 from tests.support.product import play, problem, upload, wait_playable
-from tests.support.server import Server, free_port, serving
+from tests.support.server import Server, free_port
+from tests.support.topology import Topology
 from tests.support.wallet import Wallet
 
 FIRST_ID = 40_001
@@ -88,7 +89,7 @@ def node(answer: Callable[[dict[str, Any]], Any], chain: int) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str, dict[str, str]]]:
+def gated(topology: Topology, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str, dict[str, str]]]:
     """A server that knows a chain of every kind, a playable film, and the addresses of the nodes."""
     with contextlib.ExitStack() as stack:
         urls = {"away": f"http://127.0.0.1:{free_port()}"}
@@ -101,7 +102,7 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, st
             "transcoder.preset": "ultrafast",
             "transcoder.passthrough": False,
         }
-        server = stack.enter_context(serving(tmp_path_factory.mktemp("hostile") / "data", settings))
+        server = stack.enter_context(topology.serving(tmp_path_factory.mktemp("hostile") / "data", settings))
         asset_id = upload(server, film(tmp_path_factory.mktemp("films"), seconds=1), visibility="gated")
         wait_playable(server, asset_id)
         yield server, asset_id, urls

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.support.product import problem
-from tests.support.server import Server, serving
+from tests.support.server import Server
+from tests.support.topology import Topology
 from tests.support.wallet import Wallet
 
 ASSETS = "/api/v1/assets"
@@ -16,7 +18,7 @@ ORIGIN = "https://films.example"
 
 
 @pytest.fixture(scope="module")
-def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def strict(topology: Topology, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with small buckets that hardly fill, behind a trusted proxy on this machine."""
     settings = {
         "api_gateway.anonymous_burst": 5,
@@ -28,7 +30,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "trusted_proxies": ["127.0.0.0/8"],
         "allowed_origins": [ORIGIN],
     }
-    with serving(tmp_path_factory.mktemp("strict") / "data", settings) as server:
+    with topology.serving(tmp_path_factory.mktemp("strict") / "data", settings) as server:
         yield server
 
 
@@ -118,7 +120,7 @@ def test_the_documentation_page_runs_no_script(strict: Server) -> None:
     assert "<script" not in page.text
 
 
-def test_an_encrypted_site_says_so(tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("https")
-    with serving(folder / "data", {"public_url": "https://films.example"}) as server:
+@pytest.mark.once
+def test_an_encrypted_site_says_so(topology: Topology, tmp_path: Path) -> None:
+    with topology.serving(tmp_path / "data", {"public_url": "https://films.example"}) as server:
         assert httpx.get(f"{server.url}/health").headers["strict-transport-security"].startswith("max-age=")

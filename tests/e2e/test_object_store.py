@@ -18,7 +18,8 @@ from tests.support.product import TUS, play, probe, problem, upload, wait_final,
 from tests.support.seaweed import ObjectService, seaweed
 from tests.support.server import Server, serving, wait_for
 
-pytestmark = pytest.mark.timeout(180)
+# One process on a part of what nine use.
+pytestmark = [pytest.mark.timeout(180), pytest.mark.embedded]
 OFFSETS = TUS | {"content-type": "application/offset+octet-stream"}
 SMALL = {"transcoder.rungs": [240], "transcoder.preset": "ultrafast", "transcoder.passthrough": False}
 

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.consul import consul
 from tests.support.server import serving, wait_for
+
+# One process on a part of what nine use.
+pytestmark = pytest.mark.embedded
 
 
 def test_a_server_is_registered_while_it_takes_requests(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from tests.support.product import play, probe, problem, upload, wait_final
 from tests.support.server import Server, free_port, serving, wait_for
 from tests.support.wallet import Wallet
 
-pytestmark = pytest.mark.timeout(120)
+# One process on a part of what nine use.
+pytestmark = [pytest.mark.timeout(120), pytest.mark.embedded]
 
 
 def streamgate(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -11,6 +11,9 @@ from tests.support.product import problem
 from tests.support.redis import redis_server
 from tests.support.server import serving
 
+# One process on a part of what nine use.
+pytestmark = pytest.mark.embedded
+
 
 def test_limits_hold_for_both_and_redis_may_go_and_come(tmp_path: Path) -> None:
     with redis_server(tmp_path) as redis:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,11 +14,13 @@ from schemathesis import checks
 
 from streamgate.plugins.api_gateway.documents import snapshot
 from streamgate.runtime.problems import STATUS
-from tests.support.server import Server, serving
+from tests.support.server import Server
+from tests.support.topology import Topology
 
 pytestmark = pytest.mark.timeout(300)
 SCHEMA: Any = schemathesis.openapi.from_dict(json.loads(snapshot()))
-EXAMPLES = 25
+EXAMPLES = 5 if os.environ.get("TOPOLOGY") else 25
+"""Fewer where every request passes several processes: which requests there are is the same."""
 CHECKS = [
     checks.not_a_server_error,
     checks.status_code_conformance,
@@ -27,10 +30,10 @@ CHECKS = [
 
 
 @pytest.fixture(scope="module")
-def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def open_server(topology: Topology, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that does not mind many requests."""
     limits = {f"api_gateway.{kind}_burst": 1_000_000 for kind in ("requests", "anonymous", "sign_in")}
-    with serving(tmp_path_factory.mktemp("fuzz") / "data", limits) as server:
+    with topology.serving(tmp_path_factory.mktemp("fuzz") / "data", limits) as server:
         yield server
 
 

@@ -34,7 +34,7 @@ SETTINGS = {
 }
 SOON_S = 1.0
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.apart]
 
 
 @dataclass

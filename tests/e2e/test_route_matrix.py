@@ -17,8 +17,9 @@ import pytest
 from streamgate.plugins.api_gateway.documents import snapshot
 from streamgate.plugins.streaming.media_app import ROUTES
 from tests.support.product import TUS, play, upload, wait_final
-from tests.support.server import Server, serving
+from tests.support.server import Server
 from tests.support.spoken import spoken_film
+from tests.support.topology import Topology
 from tests.support.wallet import Wallet
 
 pytestmark = pytest.mark.timeout(180)
@@ -84,7 +85,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(topology: Topology, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     wallets = {name: Wallet() for name in ("viewer", "other", "owner")}
     settings = {
         "auth.creators": [wallets["other"].address, wallets["owner"].address],
@@ -94,7 +95,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         "api_gateway.sign_in_burst": 1000,
         "streaming.max_streams": 0,
     }
-    with serving(tmp_path_factory.mktemp("matrix") / "data", settings) as server:
+    with topology.serving(tmp_path_factory.mktemp("matrix") / "data", settings) as server:
         tokens: dict[str, str | None] = {"anonymous": None, "admin": server.admin_key}
         tokens |= {name: wallet.sign_in(server.url) for name, wallet in wallets.items()}
         made = World(server, wallets, tokens)

@@ -12,14 +12,15 @@ import pytest
 from tests.support.chain import Chain
 from tests.support.films import film
 from tests.support.product import problem, upload, wait_playable
-from tests.support.server import Server, serving, wait_for
+from tests.support.server import Server, wait_for
+from tests.support.topology import Topology
 from tests.support.wallet import Wallet
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(120)]
 
 
 @pytest.fixture(scope="module")
-def server(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(topology: Topology, chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     settings = {
         "chains": {"eip155:31337": {"endpoints": [chain.url]}},
         "transcoder.rungs": [240],
@@ -27,7 +28,7 @@ def server(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         "transcoder.passthrough": False,
         "streaming.max_streams": 3,
     }
-    with serving(tmp_path_factory.mktemp("seats") / "data", settings) as server:
+    with topology.serving(tmp_path_factory.mktemp("seats") / "data", settings) as server:
         yield server
 
 

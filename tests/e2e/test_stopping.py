@@ -17,7 +17,8 @@ from tests.support.films import film
 from tests.support.product import TUS, asset, play, upload, wait_final, wait_playable
 from tests.support.server import Server, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+# One process stops with everything that it has in flight.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.embedded]
 SETTINGS = {
     "transcoder.rungs": [360, 720],
     "transcoder.preset": "slow",

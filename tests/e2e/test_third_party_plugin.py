@@ -24,6 +24,9 @@ from tests.support.nats import nats_server
 from tests.support.product import upload_bytes
 from tests.support.server import Server, lasting_port, wait_for
 
+# A plugin of others is loaded into a process, whichever it is.
+pytestmark = pytest.mark.embedded
+
 HOW_TO = Path(__file__).resolve().parent.parent.parent / "docs" / "how-to" / "add-a-plugin.md"
 FILE = re.compile(r"^`([\w./]+)`:\n\n```\w+\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,19 +14,21 @@ from tusclient.client import TusClient
 from streamgate.domain.errors import StreamGateError, Unavailable
 from streamgate.uploader import Uploader
 from tests.support import node
+from tests.support.inside import content, rows
 from tests.support.proxy import Proxy, proxy
-from tests.support.server import Server, free_port, serving, wait_for
+from tests.support.server import Server, free_port, wait_for
+from tests.support.topology import Topology
 
 SIZE = 12_000_000
 
 
 @pytest.fixture(scope="module")
-def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Proxy]]:
+def behind(topology: Topology, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Proxy]]:
     """A server whose public address is a proxy's."""
-    port = free_port()
+    port = topology.port()
     with proxy(port) as line:
         settings = {"public_url": f"http://127.0.0.1:{line.port}"}
-        with serving(tmp_path_factory.mktemp("behind") / "data", settings, port=port) as server:
+        with topology.serving(tmp_path_factory.mktemp("behind") / "data", settings, port=port) as server:
             yield server, line
 
 
@@ -40,15 +41,9 @@ def file(tmp_path: Path) -> Path:
 
 def source(server: Server, asset_id: str) -> bytes:
     """The bytes of a film's source, part after part, as the rows say."""
-
-    def parts() -> list[tuple[str, int]]:
-        with sqlite3.connect(server.data_dir / "streamgate.db") as database:
-            query = "SELECT key, length FROM upload_parts WHERE holder = ? ORDER BY position"
-            found: list[tuple[str, int]] = database.execute(query, (asset_id,)).fetchall()
-            return found
-
-    held = wait_for(parts, 10)
-    pieces = [(server.data_dir / "objects" / key).read_bytes() for key, _ in held]
+    query = "SELECT key, length FROM upload_parts WHERE holder = :film ORDER BY position"
+    held = wait_for(lambda: rows(server, query, film=asset_id), 10)
+    pieces = [content(server, key) for key, _ in held]
     assert [len(piece) for piece in pieces] == [length for _, length in held]
     return b"".join(pieces)
 

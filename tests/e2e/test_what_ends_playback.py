@@ -14,12 +14,13 @@ import pytest
 
 from tests.support.films import film
 from tests.support.product import play, problem, upload, wait_final, wait_playable
-from tests.support.server import Server, serving, wait_for
+from tests.support.server import Server, wait_for
+from tests.support.topology import Topology
 from tests.support.wallet import Wallet
 
 SMALL = {
     "auth.creators": ["*"],
-    "transcoder.rungs": [240],
+    "transcoder.rungs": [240, 360],
     "transcoder.preset": "ultrafast",
     "transcoder.passthrough": False,
 }
@@ -47,6 +48,33 @@ class Watching:
         """The owner changes the film."""
         with self.server.admin() as http:
             assert http.patch(f"/api/v1/assets/{self.film}", json=changes).status_code == 200
+
+
+@dataclass
+class Refreshed:
+    """A session that was refreshed twice: its first refresh token and its third, and when (monotonic) that was."""
+
+    first: str
+    third: str
+    access: str
+    at: float
+
+
+@pytest.fixture(scope="module", autouse=True)
+def refreshed(shared: Server) -> Refreshed:
+    """Made before the other tests of this file, which take the time that has to go by."""
+    wallet = Wallet()
+    with shared.client() as http:
+
+        def post(path: str, **body: Any) -> Any:
+            return http.post(f"/api/v1/auth/{path}", json=body).raise_for_status().json()
+
+        message = post("challenges", address=wallet.address, chain_id=1)["message"]
+        first = post("sessions", message=message, signature=wallet.sign(message))["refresh_token"]
+        second = post("sessions/refresh", refresh_token=first)
+        assert second["refresh_token"] != first
+        third = post("sessions/refresh", refresh_token=second["refresh_token"])["refresh_token"]
+    return Refreshed(first, third, second["access_token"], time.monotonic())
 
 
 def document(*wallets: Wallet) -> dict[str, Any]:
@@ -143,29 +171,23 @@ def test_playback_under_a_key_ends_with_the_key(shared: Server, ready_film: str)
     assert problem(httpx.get(url)) == (403, "session_revoked")
 
 
-def test_a_used_refresh_token_ends_the_family_and_what_plays_under_it(shared: Server, ready_film: str) -> None:
-    wallet = Wallet()
+def test_a_used_refresh_token_ends_the_family_and_what_plays_under_it(
+    shared: Server, ready_film: str, refreshed: Refreshed
+) -> None:
     with shared.client() as http:
-        message = http.post("/api/v1/auth/challenges", json={"address": wallet.address, "chain_id": 1}).json()[
-            "message"
-        ]
-        made = http.post("/api/v1/auth/sessions", json={"message": message, "signature": wallet.sign(message)}).json()
-        again = http.post("/api/v1/auth/sessions/refresh", json={"refresh_token": made["refresh_token"]}).json()
-        assert again["refresh_token"] != made["refresh_token"]
-        url = play(shared, ready_film, again["access_token"]).json()["hls_url"]
+        url = play(shared, ready_film, refreshed.access).json()["hls_url"]
         assert httpx.get(url).status_code == 200
-        third = http.post("/api/v1/auth/sessions/refresh", json={"refresh_token": again["refresh_token"]}).json()
         # Within ten seconds a repeated request is a lost answer asked for again.
-        time.sleep(10.2)
+        wait_for(lambda: time.monotonic() > refreshed.at + 10.2, 12)
         # The first one is two generations old: whoever still has it is not who it was given to.
-        stolen = http.post("/api/v1/auth/sessions/refresh", json={"refresh_token": made["refresh_token"]})
+        stolen = http.post("/api/v1/auth/sessions/refresh", json={"refresh_token": refreshed.first})
         assert problem(stolen) == (401, "unauthenticated")
-        refused = http.post("/api/v1/auth/sessions/refresh", json={"refresh_token": third["refresh_token"]})
+        refused = http.post("/api/v1/auth/sessions/refresh", json={"refresh_token": refreshed.third})
         assert problem(refused) == (401, "unauthenticated")
     wait_for(lambda: httpx.get(url).status_code == 403, SOON_S, 0.05)
 
 
-def test_keys_change_without_sign_outs(tmp_path: Path) -> None:
+def test_keys_change_without_sign_outs(topology: Topology, tmp_path: Path) -> None:
     """New keys in front, old ones kept: tokens and playback of before go on, new ones are signed with the new."""
 
     def keys(*names: str) -> str:
@@ -175,26 +197,25 @@ def test_keys_change_without_sign_outs(tmp_path: Path) -> None:
         path.chmod(0o600)
         return str(path)
 
+    def told(signing: str, playback: str) -> dict[str, Any]:
+        return SMALL | {"auth.signing_keys_file": signing, "streaming.playback_keys_file": playback}
+
     known: dict[str, str] = {}
     viewer = Wallet()
-    settings = dict(SMALL)
-    told = {"auth.signing_keys_file": keys("a"), "streaming.playback_keys_file": keys("1")}
-    with serving(tmp_path / "data", settings | told) as server:
-        port = server.port
+    with topology.starting(tmp_path / "data", port=topology.port()) as start:
+        server = start(told(keys("a"), keys("1")))
         asset_id = upload(server, film(tmp_path, seconds=2), visibility="public")
         assert wait_final(server, asset_id)["state"] == "ready"
         token = viewer.sign_in(server.url)
         url = play(server, asset_id, token).json()["hls_url"]
-    told = {"auth.signing_keys_file": keys("b", "a"), "streaming.playback_keys_file": keys("2", "1")}
-    with serving(tmp_path / "data", settings | told, port=port) as server:
+        start(told(keys("b", "a"), keys("2", "1")))
         with server.client(token) as http:
             assert http.get("/api/v1/auth/session").status_code == 200
         assert httpx.get(url).status_code == 200
         assert {key["kid"] for key in httpx.get(f"{server.url}/.well-known/jwks.json").json()["keys"]} == {"a", "b"}
         newer = viewer.sign_in(server.url)
         newer_url = play(server, asset_id, newer).json()["hls_url"]
-    told = {"auth.signing_keys_file": keys("b"), "streaming.playback_keys_file": keys("2")}
-    with serving(tmp_path / "data", settings | told, port=port) as server:
+        start(told(keys("b"), keys("2")))
         assert [httpx.get(one).status_code for one in (url, newer_url)] == [404, 200]
         for one, expected in ((token, 401), (newer, 200)):
             with server.client(one) as http:

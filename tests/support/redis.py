@@ -9,8 +9,17 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tests.support.server import lasting_port
+
+
+def empty(url: str) -> None:
+    """Let a server forget everything."""
+    at = urlsplit(url)
+    with socket.create_connection((at.hostname or "", at.port or 0), 5) as line:
+        line.sendall(b"FLUSHALL\r\n")
+        assert line.recv(64).startswith(b"+OK")
 
 
 class RedisServer:
@@ -42,9 +51,7 @@ class RedisServer:
 
     def empty(self) -> None:
         """Forget everything."""
-        with socket.create_connection(("127.0.0.1", self.port), 5) as line:
-            line.sendall(b"FLUSHALL\r\n")
-            assert line.recv(64).startswith(b"+OK")
+        empty(self.url)
 
     def kill(self) -> None:
         """SIGKILL: as when the power fails."""

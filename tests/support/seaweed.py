@@ -58,15 +58,6 @@ class ObjectService:
         self._process.kill()
         self._process.wait()
 
-    def stop(self) -> None:
-        """SIGTERM, and SIGKILL to one that does not end."""
-        assert self._process is not None
-        self._process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(10)
-        if self._process.poll() is None:
-            self.kill()
-
     def settings(self, bucket: str, endpoint: str | None = None) -> dict[str, object]:
         """What a server is told to keep its objects there. ``endpoint``: another way to it."""
         return {
@@ -89,7 +80,8 @@ def seaweed(folder: Path) -> Iterator[ObjectService]:
         service.start()
         yield service
     finally:
-        service.stop()
+        # Asked to end it would take ten seconds, and nothing of it is needed any more.
+        service.kill()
 
 
 def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -22,7 +22,7 @@ from httpx._transports import default
 # A client makes a TLS context for itself, which takes 20 ms; no test speaks TLS, so all share one.
 default.create_ssl_context = functools.cache(default.create_ssl_context)
 
-START_TIMEOUT_S = 40.0
+START_TIMEOUT_S = 120.0
 
 
 def free_port() -> int:
@@ -78,6 +78,11 @@ class Server:
         self.settings = dict(settings or {})
         self.log_path = data_dir.with_name(f"{data_dir.name}.log")
         self.process: subprocess.Popen[bytes] | None = None
+        self.services: Mapping[str, Server] = {}
+
+    def of(self, service: str) -> Server:
+        """The process that runs a service of the product whose door this is: itself, where one process runs all."""
+        return self.services.get(service, self)
 
     def start(self, *, wait: bool = True) -> float:
         """Start it; seconds until it was ready. Fails with its log when it does not come up."""
