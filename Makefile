@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test check bench chaos corpus fuzz fuzz-index lock openapi proto docs clean
+.PHONY: help run test check bench chaos corpus corpus-passing fuzz fuzz-index lock openapi proto docs clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -47,6 +47,9 @@ chaos: $(VENV)/.dev tests/node/node_modules/.stamp ## Rounds of faults in nine p
 corpus: $(VENV)/.dev ## A folder of media files (DIR=…) through ingest and packaging: a table, file by file
 	@tools/system-packages ffprobe
 	@$(BIN)/python -m tools.corpus "$(DIR)"
+
+corpus-passing: $(VENV)/.dev ## What of a folder of media files (DIR=…) passes through as uploaded, why, and whether it is the same
+	@$(BIN)/python -m tools.corpus_passing "$(DIR)"
 
 fuzz: $(VENV)/.dev ## Ten thousand mutated films (COUNT=…, SEED=…)
 	@$(BIN)/python -m tools.fuzz --count $(or $(COUNT),10000) --seed $(or $(SEED),1)
