@@ -7,6 +7,8 @@ from pathlib import Path
 
 import imageio_ffmpeg
 
+from tests.support.natural import natural
+
 SYNTHESISED = "synthesised (moving test picture with noise, sweep)"
 
 
@@ -53,6 +55,21 @@ def minute(folder: Path, given: Path | None) -> tuple[Path, str]:
         ]
         subprocess.run(command, check=True)
     return path, SYNTHESISED
+
+
+def natural_minute(folder: Path, given: Path | None) -> tuple[Path, str]:
+    """As `minute`, with pictures like those of a camera."""
+    if given is not None:
+        return given, given.name
+    path = folder / "natural.mp4"
+    if not path.exists():
+        sound = ("-f", "lavfi", "-i", "sine=f=330:b=4:d=12:r=48000")
+        coded = ("-c:v", "libx264", "-preset", "superfast", "-crf", "18", "-g", "60", "-c:a", "aac", "-ac", "2")
+        part = folder / "natural-part.mp4"
+        natural(part, seconds=12, size=(1920, 1080), rate=30, inputs=sound, coded=coded, ffmpeg=ffmpeg())
+        command = [ffmpeg(), "-v", "error", "-y", "-stream_loop", "4", "-i", str(part), "-c", "copy", str(path)]
+        subprocess.run(command, check=True)
+    return path, "synthesised (textures with the spectrum of natural pictures, drifting, with grain)"
 
 
 def ten_minutes(folder: Path, of: Path) -> Path:
