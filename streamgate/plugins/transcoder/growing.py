@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from typing import Literal
 
 import structlog
 from msgspec.structs import replace
@@ -34,7 +35,9 @@ AT_ONCE = 8
 
 LOOK_EVERY_S = 0.5
 BETWEEN_S = 1.0
-"""Seconds from one look at an index to the next, or ten times what the last one took if that is more."""
+"""Seconds from one look at an index to the next, or four times what the last one took if that is more."""
+
+LONGEST_BETWEEN_S = 8.0
 
 IDLE_S = 20.0
 """Seconds without a byte after which an upload is not followed; it is taken up when bytes come again."""
@@ -46,6 +49,18 @@ FAR = 64 << 20
 """Bytes ahead of what has arrived beyond which an index is not waited for."""
 
 AFTER_RESTART_S = 1.0
+
+
+def next_step(before: Grown, arrived: int, idle_s: float) -> Literal["look", "wait", "end"]:
+    """What to do when so many bytes are there, and none came for ``idle_s`` seconds; ``before``: what the last look came to.
+
+    What is there and has not been looked at is looked at, however long nothing has come.
+    """
+    if before.wanted is None or before.wanted > arrived + FAR:
+        return "end"
+    if arrived >= before.wanted and arrived > before.looked_at:
+        return "look"
+    return "end" if idle_s > IDLE_S else "wait"
 
 
 class GrowingFilms:
@@ -88,14 +103,15 @@ class GrowingFilms:
                 tail, before = source.tail, replace(before, wanted=0, looked_at=0)
             if source.arrived != seen:
                 seen, moved = source.arrived, now
-            if before.wanted is None or before.wanted > seen + FAR or now - moved > IDLE_S:
+            step = next_step(before, seen, now - moved)
+            if step == "end":
                 return
-            if seen >= before.wanted and seen > before.looked_at and now >= not_before:
+            if step == "look" and now >= not_before:
                 found = await self._look(attempt, source, before, known)
                 if found is None:
                     return
                 before = found
-                not_before = time.monotonic() + max(BETWEEN_S, 10 * (time.monotonic() - now))
+                not_before = time.monotonic() + min(LONGEST_BETWEEN_S, max(BETWEEN_S, 4 * (time.monotonic() - now)))
             await self._pause()
 
     async def _where_it_stood(self, asset_id: str) -> Grown:
