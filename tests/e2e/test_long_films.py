@@ -12,7 +12,7 @@ from tests.support.product import asset, play, upload_bytes
 from tests.support.server import Server, serving, wait_for
 from tests.support.tour import tour
 
-pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.once, pytest.mark.timeout(180)]
 
 MINUTES = 120
 WAIT_S = 15.0
