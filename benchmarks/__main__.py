@@ -19,6 +19,7 @@ from benchmarks import (
     startup,
     tus,
     upload,
+    uploaded,
     viewers,
 )
 from benchmarks.report import machine, table
@@ -33,6 +34,7 @@ ALL = {
     "gate": gate.measure,
     "viewers": viewers.measure,
     "instant": instant.measure,
+    "uploaded": uploaded.measure,
     "scans": scans.measure,
     "growing": growing.measure,
     "modes": modes.measure,

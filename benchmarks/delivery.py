@@ -70,16 +70,25 @@ def measure(folder: Path, given: Path | None) -> list[Figure]:
         with _served(folder / f"delivery-{few}-{rung}", film, rung, rendition, cache) as (server, base, segments):
             chosen = segments[:few]
             paths = [f"{base}{number}.m4s" for number in range(len(chosen))]
-            with _nginx(folder / f"nginx-{few}-{rung}", chosen) as port:
-                found += _compare(name, server, paths, port, [f"/{n}.m4s" for n in range(len(chosen))], chosen, target)
+            with nginx(folder / f"nginx-{few}-{rung}", chosen) as port:
+                found += compare(name, server, paths, port, [f"/{n}.m4s" for n in range(len(chosen))], chosen, target)
     return found
 
 
-def _compare(
-    name: str, server: Server, paths: list[str], port: int, files: list[str], segments: list[bytes], target: str
+def compare(
+    name: str,
+    server: Server,
+    paths: list[str],
+    port: int,
+    files: list[str],
+    segments: list[bytes],
+    target: str,
+    *,
+    by_requests: bool | None = None,
 ) -> list[Figure]:
+    """Alternating runs over the same segments; by bytes, or by requests where they are small."""
     ratios, ours, theirs = [], [], []
-    by_requests = len(segments[0]) < 100_000
+    by_requests = len(segments[0]) < 100_000 if by_requests is None else by_requests
     for _ in range(PAIRS):
         mine, other = _load(server.port, paths), _load(port, files)
         ours.append(mine)
@@ -138,7 +147,7 @@ def _served(
         playlist = httpx.get(f"{url}playlist.m3u8").text
         segments = [httpx.get(url + name).content for name in re.findall(r"^\d+\.m4s$", playlist, re.MULTILINE)][:16]
         assert server.process is not None
-        _pin(server.process.pid, SERVER_CORE)
+        pin(server.process.pid, SERVER_CORE)
         time.sleep(1)
         yield server, url.removeprefix(server.url), segments
     finally:
@@ -146,7 +155,7 @@ def _served(
 
 
 @contextmanager
-def _nginx(folder: Path, segments: Sequence[bytes]) -> Iterator[int]:
+def nginx(folder: Path, segments: Sequence[bytes]) -> Iterator[int]:
     """nginx with one worker, pinned to the server's core, over the segments as files."""
     (folder / "files").mkdir(parents=True)
     for number, data in enumerate(segments):
@@ -204,5 +213,6 @@ def _load(port: int, paths: Sequence[str]) -> Load:
     return Load(requests / seconds, size / seconds / (1 << 20), float(match[5]))
 
 
-def _pin(pid: int, core: int) -> None:
+def pin(pid: int, core: int) -> None:
+    """Let a process run on one core only."""
     subprocess.run(["taskset", "-a", "-p", "-c", str(core), str(pid)], check=True, capture_output=True)

@@ -7,7 +7,6 @@ import os
 import random
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,18 +21,6 @@ MINUTES = {1: "", 60: "≤ 100", 180: "≤ 300"}
 RUNS = 7
 DRAWN = 2000
 """Segments that are made, at random over the whole film, once to warm the page cache and once to measure."""
-
-_MEMORY = """
-import sys
-from pathlib import Path
-def resident():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-from streamgate.packaging.segments import StoredIndex
-blob = Path(sys.argv[1]).read_bytes()
-before = resident()
-StoredIndex.load(blob, int(sys.argv[2]))
-print((resident() - before + len(blob)) / 2**20, resident() / 2**20)
-"""
 
 
 def film(folder: Path, minutes: int) -> Path:
@@ -71,7 +58,8 @@ def measure(folder: Path, given: Path | None) -> list[Figure]:
             if minutes >= 60:
                 per_hour = len(index.blob) / (1 << 20) * 60 / minutes
                 figures.append(Figure(f"index for each hour, {minutes} min", (per_hour,), "MiB", "about 5"))
-                figures.append(_memory(folder, index, size, minutes))
+                front = StoredIndex.front_length(index.blob) / 1024
+                figures.append(Figure(f"front of an index in memory, {minutes} min", (front,), "KiB", ""))
                 figures += _segments(index, size, read, minutes)
     return [*figures, *playable.measure(folder, given)]
 
@@ -111,20 +99,5 @@ def _segments(index: SourceIndex, size: int, read: Callable[[int, int], bytes], 
 
 
 def _assembled(layout: SegmentLayout, read: Callable[[int, int], bytes]) -> bytes:
-    """As `plugins/streaming` joins them: few covering reads, sliced."""
-    pieces = layout.span()
-    if len(pieces) == 1:
-        ((start, length),) = pieces
-        data = memoryview(read(start, length))
-        return b"".join((layout.head, *(data[at - start : at - start + size] for at, size in layout.ranges)))
-    return b"".join((layout.head, *(read(at, size) for at, size in layout.ranges)))
-
-
-def _memory(folder: Path, index: SourceIndex, size: int, minutes: int) -> Figure:
-    path = folder / "blob"
-    path.write_bytes(index.blob)
-    done = subprocess.run(
-        [sys.executable, "-c", _MEMORY, str(path), str(size)], check=True, capture_output=True, text=True
-    )
-    own, whole = (float(number) for number in done.stdout.split())
-    return Figure(f"memory of a loaded index, {minutes} min", (own,), "MiB", "", f"process: {whole:.0f} MiB")
+    """As `plugins/streaming` joins them."""
+    return layout.joined([(offset, read(offset, length)) for offset, length in layout.span()])

@@ -261,6 +261,8 @@ def _head(head: bytes) -> tuple[int, list[int], list[int], int]:
     tfhd, tfdt, trun = (head.index(kind) + 4 for kind in (b"tfhd", b"tfdt", b"trun"))
     (decode_time,) = struct.unpack_from(">Q", head, tfdt + 4)
     flags, count = struct.unpack_from(">II", head, trun)
+    if flags & 0x4:
+        return _steady(head, decode_time, count, trun, tfhd)
     if flags & 0x100:
         rows = list(struct.iter_unpack(">4I", head[trun + 12 : trun + 12 + 16 * count]))
         if any(offset >= 1 << 31 for *_, offset in rows):
@@ -268,6 +270,18 @@ def _head(head: bytes) -> tuple[int, list[int], list[int], int]:
         return decode_time, [row[0] for row in rows], [row[1] for row in rows], rows[0][2]
     duration, sample_flags = struct.unpack_from(">II", head, tfhd + 8)
     return decode_time, [duration] * count, list(struct.unpack_from(f">{count}I", head, trun + 12)), sample_flags
+
+
+def _steady(head: bytes, decode_time: int, count: int, trun: int, tfhd: int) -> tuple[int, list[int], list[int], int]:
+    """As `_head`, of samples of one duration of which the first is a key frame."""
+    duration, sample_flags = struct.unpack_from(">II", head, tfhd + 8)
+    (first_flags,) = struct.unpack_from(">I", head, trun + 12)
+    rows = list(struct.iter_unpack(">2I", head[trun + 16 : trun + 16 + 8 * count]))
+    if any(offset >= 1 << 31 for _, offset in rows):
+        raise NotWhole("a negative offset")
+    if not sample_flags & 0x10000:
+        raise NotWhole("a key frame inside a segment that has one")
+    return decode_time, [duration] * count, [size for size, _ in rows], first_flags
 
 
 def _peak_mib() -> int:

@@ -31,6 +31,9 @@ CONNECT_S = 5
 SILENT_S = 30
 """Seconds that the service may say nothing; then the request is sent once more, on another connection."""
 
+AT_ONCE = 64 << 20
+"""Bytes that are in memory already and up to which they are sent in one request."""
+
 LONGEST_KEY = 512
 MANY = 1000
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]+\Z")
@@ -280,10 +283,11 @@ class _Outside(Exception):
 
 
 async def _in_parts(data: AsyncIterator[bytes] | bytes) -> AsyncIterator[bytes]:
-    """The data in parts of eight MiB, the last one shorter."""
+    """The data in parts of eight MiB, the last one shorter; what is in memory and not too long, in one."""
     if isinstance(data, bytes):
-        for at in range(0, len(data), PART):
-            yield data[at : at + PART]
+        step = PART if len(data) > AT_ONCE else AT_ONCE
+        for at in range(0, len(data), step):
+            yield data[at : at + step]
         return
     held = bytearray()
     async for piece in data:

@@ -11,7 +11,7 @@ _TOP_LEVEL = frozenset(
 _MAX_BOXES = 4096
 
 
-def missing_index(raw: io.RawIOBase, size: int) -> bool | None:
+def missing_index(raw: io.RawIOBase | io.BytesIO, size: int) -> bool | None:
     """True: an MP4/MOV file whose last box runs past the end before any ``moov`` was whole; False: another MP4/MOV; None: none.
 
     ``size`` is the length of the file in bytes; at most a few thousand box headers are read.

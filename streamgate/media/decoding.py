@@ -103,6 +103,12 @@ class Pictures:
         with self._source.open(self._recipe.max_pixels) as container:
             yield from self._kept(self._from_zero(self._decode(container)))
 
+    def all_of(self, excerpt: Source, *, from_zero: bool) -> Iterator[tuple[int, VideoFrame]]:
+        """The pictures of a file that begins with what is wanted; ``from_zero``: that is the film's beginning."""
+        with excerpt.open(self._recipe.max_pixels) as container:
+            frames = self._decode(container)
+            yield from self._kept(self._from_zero(frames) if from_zero else frames)
+
     def _from_zero(self, frames: Iterator[tuple[int, VideoFrame]]) -> Iterator[tuple[int, VideoFrame]]:
         """A first picture that begins late is shown from the beginning."""
         for _, frame in frames:

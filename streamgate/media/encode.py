@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from av.video.frame import VideoFrame
 
-from streamgate.domain.asset import FailureCode, MediaWarning
+from streamgate.domain.asset import FailureCode, MediaRefused, MediaWarning
 from streamgate.media.audio import encode_audio
 from streamgate.media.decoding import Pictures
+from streamgate.media.excerpt import excerpted
 from streamgate.media.model import AudioRung, EncodedChunk, EncodedSegment, PlannedRendition
 from streamgate.media.opening import Source, refused
 from streamgate.media.recipe import Recipe, unpack
 from streamgate.media.video import RungEncoder, scheduled
-from streamgate.media.wire import EncodeTask
+from streamgate.media.wire import EncodeTask, Piece
+from streamgate.packaging.segments import SegmentLayout
 
 _AHEAD = 6
 """Decoded pictures that may wait for the slowest encoder."""
@@ -45,7 +49,7 @@ def encode_chunk(source: Source, task: EncodeTask, folder: Path) -> EncodedChunk
     for worker in workers:
         worker.start()
     if video:
-        damaged.append(_encode_video(source, recipe, video, numbers[video[0].name], shelf))
+        damaged.append(_encode_video(source, recipe, video, numbers[video[0].name], shelf, task.pieces))
     for worker in workers:
         worker.finish()
     met = sum(damaged)
@@ -148,19 +152,48 @@ def _encode_audio(
     damaged.append(encode_audio(source, track, recipe.zero(), rendition, numbers, shelf.put(rendition.name)))
 
 
+def _joined(source: Source, piece: Piece) -> bytes:
+    """A segment of the source's own video, of its bytes."""
+    layout = SegmentLayout(piece.head, piece.offsets, piece.lengths, len(piece.head) + sum(piece.lengths))
+    spans = layout.span()
+    found = source.pieces(spans)
+    return layout.joined([(offset, data) for (offset, _), data in zip(spans, found, strict=True)])
+
+
+def _shown(
+    source: Source, recipe: Recipe, pieces: tuple[Piece, ...], start: int
+) -> tuple[Pictures, Iterator[tuple[int, VideoFrame]]]:
+    """The pictures from tick ``start`` on: of the pieces, or where they show none (the film is damaged there) of the source."""
+    if pieces and recipe.video is not None and recipe.video.cut is not None:
+        pictures = Pictures(source, excerpted(recipe))
+        excerpt = source.excerpt(recipe.video.cut.init + b"".join(_joined(source, piece) for piece in pieces))
+        shown = pictures.all_of(excerpt, from_zero=start == 0)
+        with suppress(MediaRefused):
+            first = next(shown, None)
+            if first is not None:
+                return pictures, chain((first,), shown)
+    pictures = Pictures(source, recipe)
+    return pictures, pictures.since(start)
+
+
 def _encode_video(
-    source: Source, recipe: Recipe, renditions: list[PlannedRendition], numbers: range, shelf: _Shelf
+    source: Source,
+    recipe: Recipe,
+    renditions: list[PlannedRendition],
+    numbers: range,
+    shelf: _Shelf,
+    pieces: tuple[Piece, ...],
 ) -> int:
     assert recipe.video is not None
     boundaries = renditions[0].boundaries[numbers.start : numbers.stop + 1]
-    pictures = Pictures(source, recipe)
+    pictures, shown = _shown(source, recipe, pieces, boundaries[0])
     encoders = [
         RungEncoder(rendition, recipe.video, numbers.start, numbers.stop, shelf.put(rendition.name))
         for rendition in renditions
     ]
     lanes = [_Lane(encoder, rendition.name) for encoder, rendition in zip(encoders, renditions, strict=True)]
     any_picture = False
-    for item in scheduled(pictures.since(boundaries[0]), boundaries):
+    for item in scheduled(shown, boundaries):
         any_picture = True
         for lane in lanes:
             lane.put(item)

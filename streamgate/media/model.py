@@ -117,8 +117,8 @@ class MediaPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     ``recipe`` is whatever else the encoder needs of the source (stream indexes, start time, rotation, colour, frame
     times); opaque outside media/. ``chunks``: the segments of each chunk as (first, end); a rendition takes part in
-    those numbers that it has. ``reason``: why the source is served as it is, or is not. ``index``: the sample index of what
-    passes through, for `packaging.segments.StoredIndex`; stored apart from the plan, as ``parts`` (the source's objects,
+    those numbers that it has. ``reason``: why the source is served as it is, or is not. ``index``: the sample index of the
+    source, where it has one, for `packaging.segments.StoredIndex`; stored apart from the plan, as ``parts`` (the source's objects,
     in order) are filled in by the server. ``remuxed``: where the source had to be written out for that, the lengths of the
     files (`remuxed_file`) that it was written to, which then are the parts.
     """

@@ -8,10 +8,11 @@ references are off, and stream counts, probing and picture sizes are bounded.
 from __future__ import annotations
 
 import io
+import os
 import socket
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import av
 import av.error
@@ -19,7 +20,17 @@ from av.container import InputContainer
 
 from streamgate.domain.asset import FailureCode, MediaRefused
 from streamgate.media.boxes import missing_index
-from streamgate.media.wire import MAX_RANGE, Given, Want, receive, send
+from streamgate.media.wire import (
+    MANY_RANGES,
+    MAX_RANGE,
+    MAX_RANGES,
+    Given,
+    GivenAll,
+    Want,
+    WantAll,
+    receive,
+    send,
+)
 
 CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,live_flv,ogg,mp3,wav,w64,aac,flac,asf,amr,amrnb,amrwb,"
@@ -33,6 +44,8 @@ MAX_PIXELS = 8192 * 8192
 
 _BLOCK = 512 << 10
 _BLOCKS_KEPT = 8
+_KEPT = 64 << 20
+_LOST = "The bytes of the source could not be read."
 
 _SENTENCES = {
     FailureCode.UNSUPPORTED_CONTAINER: "This is not a video file that can be read here. Use MP4, MOV, MKV or WebM.",
@@ -70,12 +83,11 @@ def verdict(error: av.error.FFmpegError) -> tuple[FailureCode, str]:
 class RangeFile(io.RawIOBase):
     """A source of which only ranges can be had: a seekable file whose bytes the server sends on request."""
 
-    def __init__(self, size: int, link: socket.socket, turn: threading.Lock) -> None:
+    def __init__(self, size: int, asking: _Asking) -> None:
         super().__init__()
         self.name = "source"
         self._size = size
-        self._link = link
-        self._turn = turn
+        self._asking = asking
         self._at = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
 
@@ -123,26 +135,81 @@ class RangeFile(io.RawIOBase):
 
     def range(self, offset: int, length: int) -> bytes:
         """Exactly those bytes; `SourceLost` when the server cannot give them."""
-        pieces = bytearray()
-        while length > 0:
-            step = min(length, MAX_RANGE)
-            with self._turn:
-                send(self._link, Want(offset, step))
-                data = receive(self._link, Given).data
-            if data is None or not 0 < len(data) <= step:
-                raise SourceLost("The bytes of the source could not be read.")
-            pieces += data
-            offset, length = offset + len(data), length - len(data)
+        return self._asking.range(offset, length)
+
+    def many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Several ranges, as `range` gives them, for as few round trips as that takes."""
+        return self._asking.many(ranges)
+
+
+class _Asking:
+    """Asks the server for bytes of the source; by any thread, one at a time.
+
+    Long ranges are kept (`_KEPT` bytes of them): an index that was read once is not fetched again for the next who opens the film.
+    """
+
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+        self._turn = threading.Lock()
+        self._kept: OrderedDict[int, bytes] = OrderedDict()
+
+    def range(self, offset: int, length: int) -> bytes:
+        if length <= MAX_RANGE:
+            return self._one(offset, length)
+        pieces = self.many(
+            [(at, min(MAX_RANGE, offset + length - at)) for at in range(offset, offset + length, MAX_RANGE)]
+        )
+        whole = b"".join(pieces)
+        with self._turn:
+            self._kept[offset] = whole
+            while sum(map(len, self._kept.values())) > _KEPT:
+                self._kept.popitem(last=False)
+        return whole
+
+    def _one(self, offset: int, length: int) -> bytes:
+        with self._turn:
+            for start, data in self._kept.items():
+                if start <= offset and offset + length <= start + len(data):
+                    return data[offset - start : offset - start + length]
+            pieces = bytearray()
+            while length > 0:
+                send(self._link, Want(offset, length))
+                found = receive(self._link, Given).data
+                if found is None or not 0 < len(found) <= length:
+                    raise SourceLost(_LOST)
+                pieces += found
+                offset, length = offset + len(found), length - len(found)
         return bytes(pieces)
+
+    def many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        found: list[bytes] = []
+        for some in _in_groups(ranges):
+            with self._turn:
+                send(self._link, WantAll(some))
+                data = receive(self._link, GivenAll).data
+            if data is None or [len(piece) for piece in data] != [length for _, length in some]:
+                raise SourceLost(_LOST)
+            found += data
+        return found
+
+
+def _in_groups(ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], ...]]:
+    """As many ranges as may be asked for at once, again and again."""
+    group: list[tuple[int, int]] = []
+    for wanted in ranges:
+        if group and (len(group) == MANY_RANGES or sum(length for _, length in (*group, wanted)) > MAX_RANGES):
+            yield tuple(group)
+            group = []
+        group.append(wanted)
+    if group:
+        yield tuple(group)
 
 
 class PartFile(RangeFile):
     """A source of which only some ``extents`` (begin, end) are there: elsewhere it ends."""
 
-    def __init__(
-        self, size: int, extents: Sequence[tuple[int, int]], link: socket.socket, turn: threading.Lock
-    ) -> None:
-        super().__init__(size, link, turn)
+    def __init__(self, size: int, extents: Sequence[tuple[int, int]], asking: _Asking) -> None:
+        super().__init__(size, asking)
         self._extents = extents
 
     def read(self, size: int = -1, /) -> bytes:
@@ -160,21 +227,35 @@ class Source:
     """The film of this child: opened as often as needed, by path or by ranges. ``extents``: what of it is there, if not all."""
 
     def __init__(
-        self, size: int, path: str | None, link: socket.socket, extents: Sequence[tuple[int, int]] = ()
+        self, size: int, path: str | None, link: socket.socket | _Asking, extents: Sequence[tuple[int, int]] = ()
     ) -> None:
         self.size = size
         self.extents = extents
         self._path = path
-        self._link = link
-        # Several threads of an encode read the source; one of them asks at a time.
-        self._turn = threading.Lock()
+        self._asking = link if isinstance(link, _Asking) else _Asking(link)
+
+    def excerpt(self, data: bytes) -> Source:
+        """A file in memory that was made of pieces of this one."""
+        return _Excerpt(len(data), None, self._asking, data)
+
+    def pieces(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Those ranges, (offset, length) each; `SourceLost` when they cannot be had."""
+        with self.raw() as raw:
+            if isinstance(raw, RangeFile):
+                return (
+                    [raw.range(*one) for one in ranges] if any(n > MAX_RANGE for _, n in ranges) else raw.many(ranges)
+                )
+            found = [os.pread(raw.fileno(), length, offset) for offset, length in ranges]
+        if [len(piece) for piece in found] != [length for _, length in ranges]:
+            raise SourceLost(_LOST)
+        return found
 
     @property
     def far(self) -> bool:
         """Whether each read is a round trip to the server, and perhaps on to an object store."""
         return self._path is None
 
-    def raw(self) -> io.RawIOBase:
+    def raw(self) -> io.RawIOBase | io.BytesIO:
         """The bytes themselves."""
         if self._path is not None:
             return open(self._path, "rb", buffering=0)  # noqa: PTH123  the caller closes it
@@ -183,8 +264,8 @@ class Source:
     def ranges(self) -> RangeFile:
         """The bytes as the server sends them."""
         if self.extents:
-            return PartFile(self.size, self.extents, self._link, self._turn)
-        return RangeFile(self.size, self._link, self._turn)
+            return PartFile(self.size, self.extents, self._asking)
+        return RangeFile(self.size, self._asking)
 
     def open(self, max_pixels: int) -> InputContainer:
         """The container, opened under every restriction. Raises `MediaRefused`."""
@@ -196,7 +277,7 @@ class Source:
             "probesize": str(8 << 20),
             "analyzeduration": "10000000",
         }
-        target = f"file:{self._path}" if self._path is not None else self.ranges()
+        target = f"file:{self._path}" if self._path is not None else self.raw()
         try:
             return av.open(
                 target,
@@ -218,6 +299,17 @@ class Source:
         if truncated is False or isinstance(error, EOFError):
             return refused(FailureCode.MALFORMED_MEDIA)
         return refused(FailureCode.UNSUPPORTED_CONTAINER)
+
+
+class _Excerpt(Source):
+    """A film in memory."""
+
+    def __init__(self, size: int, path: str | None, link: _Asking, data: bytes) -> None:
+        super().__init__(size, path, link)
+        self._data = data
+
+    def raw(self) -> io.BytesIO:
+        return io.BytesIO(self._data)
 
 
 def library_versions() -> tuple[str, list[str]]:

@@ -7,7 +7,9 @@ cut and coded as browsers need it goes to the encoders as a whole, with the reas
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -39,6 +41,8 @@ WRITTEN_OUT = (
     "What browsers take of the upload is stored once more, in the form they need, and served without encoding."
 )
 SOUND_ONLY = "The uploaded sound is served as it is."
+
+_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp")
 
 _AVC = ("avc1.42", "avc1.4d", "avc1.58", "avc1.64", "avc3.42", "avc3.4d", "avc3.58", "avc3.64")
 """8-bit 4:2:0 profiles: baseline, main, extended, high."""
@@ -84,8 +88,46 @@ class Room:
     within_s: float
 
 
-def passing(source: Source, found: Probe, ladder: LadderSettings, room: Room | None = None) -> Passing | str:
-    """What of the film passes through, or the sentence that says why nothing does."""
+Ahead = Callable[[], SourceIndex]
+"""Gives an index that is being read; raises `IndexRefused`."""
+
+
+def index_ahead(source: Source, ladder: LadderSettings) -> Ahead | None:
+    """Begin to read the index of what looks like an MP4, while libav looks at the film; None for anything else.
+
+    Of a source that is far away it is read before libav opens it, which then finds most of what it asks for here.
+    """
+    if not _looks_like_mp4(source):
+        return None
+    future: Future[SourceIndex] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(_index(source, ladder, "mp4"))
+        except BaseException as error:  # noqa: BLE001  raised where the index is asked for
+            future.set_exception(error)
+
+    if source.far:
+        work()
+    else:
+        threading.Thread(target=work, name="index", daemon=True).start()
+    return future.result
+
+
+def _index(source: Source, ladder: LadderSettings, container: str) -> SourceIndex:
+    with _reader(source) as read:
+        return _INDEXED[container](read, source.size, segment_s=ladder.segment_s, far=source.far)
+
+
+def _looks_like_mp4(source: Source) -> bool:
+    with _reader(source) as read:
+        return read(0, 8)[4:] in _FIRST_BOXES
+
+
+def passing(
+    source: Source, found: Probe, ladder: LadderSettings, room: Room | None = None, ahead: Ahead | None = None
+) -> Passing | str:
+    """What of the film passes through, or the sentence that says why nothing does. ``ahead``: `index_ahead`."""
     if not ladder.passthrough:
         return SWITCHED_OFF
     if found.container == _TRANSPORT and room is not None:
@@ -93,8 +135,7 @@ def passing(source: Source, found: Probe, ladder: LadderSettings, room: Room | N
     if found.container not in _INDEXED:
         return "Files of this kind are not served as they are; every rendition is encoded from the upload."
     try:
-        with _reader(source) as read:
-            index = _INDEXED[found.container](read, source.size, segment_s=ladder.segment_s, far=source.far)
+        index = ahead() if ahead is not None and found.container == "mp4" else _index(source, ladder, found.container)
     except IndexRefused as refused:
         return refused.detail
     return chosen(index, found)
@@ -148,16 +189,26 @@ def _why(index: SourceIndex, number: int | None) -> str:
 @contextmanager
 def _reader(source: Source) -> Iterator[Read]:
     with source.raw() as raw:
+        if isinstance(raw, RangeFile):
+            yield _Far(raw, source.size)
+        else:
+            descriptor = raw.fileno()
+            yield lambda offset, length: os.pread(descriptor, max(0, length), offset) if offset >= 0 else b""
 
-        def read(offset: int, length: int) -> bytes:
-            length = min(length, source.size - offset)
-            if offset < 0 or length <= 0:
-                return b""
-            if isinstance(raw, RangeFile):
-                return raw.range(offset, length)
-            return os.pread(raw.fileno(), length, offset)
 
-        yield read
+class _Far:
+    """A `ReadMany` of a source that is read by ranges."""
+
+    def __init__(self, raw: RangeFile, size: int) -> None:
+        self._raw = raw
+        self._size = size
+
+    def __call__(self, offset: int, length: int, /) -> bytes:
+        length = min(length, self._size - offset)
+        return self._raw.range(offset, length) if offset >= 0 and length > 0 else b""
+
+    def many(self, ranges: Sequence[tuple[int, int]], /) -> list[bytes]:
+        return self._raw.many(ranges)
 
 
 def stands_first(track: IndexedTrack, found: VideoFound) -> bool:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 
+import numpy as np
 from msgspec.structs import replace
 
-from streamgate.domain.asset import FailureCode, MediaWarning
+from streamgate.domain.asset import FailureCode
 from streamgate.media import audio as audio_encoding
 from streamgate.media import captions
 from streamgate.media import video as video_encoding
@@ -20,18 +22,28 @@ from streamgate.media.languages import bcp47
 from streamgate.media.model import LadderSettings, Limits, MediaPlan, PlannedRendition
 from streamgate.media.opening import Source, refused
 from streamgate.media.order import held_back
-from streamgate.media.passing import Passing, Room, audio_rendition, passing, replaces, stands_first, video_rendition
+from streamgate.media.passing import (
+    Passing,
+    Room,
+    audio_rendition,
+    index_ahead,
+    passing,
+    replaces,
+    stands_first,
+    video_rendition,
+)
 from streamgate.media.probe import AudioFound, Probe, VideoFound, probe
-from streamgate.media.recipe import AudioRecipe, Recipe, VideoRecipe, pack
-from streamgate.media.scan import PacketTimes, begins, scan
+from streamgate.media.recipe import AudioRecipe, CutRecipe, Recipe, VideoRecipe, pack
+from streamgate.media.scan import PacketTimes
 from streamgate.media.storyboard import layout
+from streamgate.media.timing import Timed, indexed, scanned, tabled
 from streamgate.packaging.cmaf import AudioTrack, VideoTrack, init_segment
 from streamgate.packaging.codecs import aac_codec, avc_codec
 from streamgate.packaging.sampleindex import IndexedTrack
 
 SEGMENTS_PER_CHUNK = 3
-
-DAMAGED = MediaWarning("damaged", "Parts of the file are damaged or missing; what is there is played.")
+LONGEST_CHUNK_S = 13.0
+"""Seconds beyond which segments are not put together: three of the usual length fit."""
 
 AUDIO_ALONE = (64_000,)
 """Further rates, in bits per second of stereo, that a film without pictures gets."""
@@ -51,9 +63,13 @@ def make_plan(source: Source, ladder: LadderSettings, limits: Limits, room: Room
         raise refused(FailureCode.MALFORMED_MEDIA, "The file is empty. Upload it again.")
     if source.size > limits.max_size:
         raise refused(FailureCode.TOO_LARGE, "The file is larger than films may be here.")
+    ahead = index_ahead(source, ladder)
     found = probe(source, limits)
-    passed = passing(source, found, ladder, room)
-    timed = _scanned(source, found, limits) if isinstance(passed, str) else _indexed(source, found, passed, limits)
+    passed = passing(source, found, ladder, room, ahead)
+    if isinstance(passed, str):
+        timed = tabled(source, found, ahead, limits) or scanned(source, found, limits)
+    else:
+        timed = indexed(source, found, passed, limits)
     packets, origin = timed.packets, timed.origin
     film = _pictures(found.video, timed, passed, ladder, limits) if found.video is not None else None
     video = found.video.index if film is not None and found.video is not None else None
@@ -63,7 +79,8 @@ def make_plan(source: Source, ladder: LadderSettings, limits: Limits, room: Room
     renditions = _renditions(found, film, timed, passed, ladder)
     if not renditions:
         raise refused(FailureCode.MALFORMED_MEDIA)
-    segments = max(len(rendition.boundaries) for rendition in renditions) - 1
+    longest = max(renditions, key=lambda rendition: len(rendition.boundaries))
+    edges = [tick / longest.timescale for tick in longest.boundaries]
     width, height = (found.video.width, found.video.height) if found.video is not None else (None, None)
     whole = max(rendition.boundaries[-1] / rendition.timescale for rendition in renditions)
     return MediaPlan(
@@ -73,63 +90,19 @@ def make_plan(source: Source, ladder: LadderSettings, limits: Limits, room: Room
         width=width,
         height=height,
         renditions=tuple(renditions),
-        chunks=chunks(segments, SEGMENTS_PER_CHUNK),
-        recipe=pack(_recipe(found, packets, origin, film, held, limits)),
+        chunks=chunks(len(edges) - 1, SEGMENTS_PER_CHUNK, edges=edges, most_s=LONGEST_CHUNK_S),
+        recipe=pack(_recipe(found, timed, film, held, limits)),
         warnings=(*found.warnings, *timed.warnings),
         captions=captions.tracks(timed.captions, origin),
         storyboard=layout(width, height, whole) if width and height else None,
         reason=passed if isinstance(passed, str) else passed.reason,
-        index=b"" if isinstance(passed, str) else passed.index.blob,
+        index=timed.index.blob if timed.index is not None else b"",
         remuxed=() if isinstance(passed, str) else passed.remuxed,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Timed:
-    """Times of the source: of packets by stream index, of what is to be encoded; ``end`` and ``origin`` in source seconds."""
-
-    packets: dict[int, PacketTimes]
-    origin: Fraction
-    end: Fraction
-    captions: tuple[captions.Listener, ...]
-    warnings: tuple[MediaWarning, ...] = ()
-
-
-def _scanned(source: Source, found: Probe, limits: Limits) -> _Timed:
-    """Times from one pass over the whole file."""
-    indexes = [track.index for track in (found.video, *found.audio) if track is not None]
-    scanned = scan(source, limits.max_pixels, indexes)
-    damaged = any(track.damaged for track in scanned.packets.values())
-    return _Timed(
-        packets=scanned.packets,
-        origin=_origin(found, scanned.packets),
-        end=max(track.end() for track in scanned.packets.values()),
-        captions=scanned.captions,
-        warnings=(DAMAGED,) if damaged else (),
-    )
-
-
-def _indexed(source: Source, found: Probe, passed: Passing, limits: Limits) -> _Timed:
-    """Times from the index: the file is read as a whole only where it has text subtitles."""
-    encoded = [track.index for track in found.audio if track.index not in passed.heard_everywhere]
-    packets = begins(source, limits.max_pixels, encoded)
-    for index in packets.keys() & passed.index.ends.keys():
-        packets[index].last = max(packets[index].last, round(passed.index.ends[index] / packets[index].base))
-    kept = [track for track in (passed.video, *passed.audio.values()) if track is not None]
-    if passed.video is not None:
-        packets[passed.video.number] = PacketTimes(Fraction(1, passed.video.timescale))
-    told = any(track.kind == "subtitle" and track.codec in captions.TEXT_CODECS for track in found.tracks)
-    return _Timed(
-        packets=packets,
-        origin=passed.origin,
-        end=passed.origin + max(Fraction(track.boundaries[-1], track.timescale) for track in kept),
-        captions=scan(source, limits.max_pixels, ()).captions if told else (),
-        warnings=(DAMAGED,) if passed.index.cut_off else (),
-    )
-
-
 def _renditions(
-    found: Probe, film: _Film | None, timed: _Timed, passed: Passing | str, ladder: LadderSettings
+    found: Probe, film: _Film | None, timed: Timed, passed: Passing | str, ladder: LadderSettings
 ) -> list[PlannedRendition]:
     """All renditions in the order of the presentation."""
     step = Fraction(ladder.segment_s).limit_denominator(1000)
@@ -156,7 +129,7 @@ def _renditions(
 
 
 def _pictures(
-    found: VideoFound, timed: _Timed, passed: Passing | str, ladder: LadderSettings, limits: Limits
+    found: VideoFound, timed: Timed, passed: Passing | str, ladder: LadderSettings, limits: Limits
 ) -> _Film | None:
     """The video track, cut where the index says or where its packets allow."""
     if isinstance(passed, str):
@@ -174,7 +147,8 @@ def _pictures(
             rate = found.average_rate.limit_denominator(1001)
     thin = ladder.max_frame_rate if rate > ladder.max_frame_rate * _THINNED else 0
     rate = Fraction(thin) if thin else rate
-    boundaries = tuple(round(tick * factor) for tick in (0, *track.boundaries[1:]))
+    scale = factor.numerator if factor.denominator == 1 else factor
+    boundaries = tuple(round(tick * scale) for tick in (0, *track.boundaries[1:]))
     return _Film(found, timescale, boundaries, rate, max(1, round(timescale / rate)), thin)
 
 
@@ -223,17 +197,6 @@ class _Film:
         )
 
 
-def _origin(found: Probe, packets: dict[int, PacketTimes]) -> Fraction:
-    """The source time at which the film begins: its earliest picture or audible sample."""
-    begins = [track.first for track in found.audio if packets[track.index].times]
-    if found.video is not None and packets[found.video.index].times:
-        track = packets[found.video.index]
-        begins.append(min(track.times) * track.base)
-    if not begins:
-        raise refused(FailureCode.MALFORMED_MEDIA)
-    return min(begins)
-
-
 def _timescale(base: Fraction) -> int:
     """Ticks in which every time of the source is a whole number, where that is reasonable."""
     if base.denominator > _COARSEST:
@@ -249,7 +212,7 @@ def _film(
         return None
     timescale = _timescale(track.base)
     scale, shift = track.base * timescale, origin * timescale
-    times = sorted({round(time * scale - shift) for time in track.times})
+    times = _ticks(track.times, scale, shift)
     if times[-1] > limits.max_duration_s * timescale:
         raise refused(FailureCode.TOO_LONG, f"The film is longer than {limits.max_duration_s / 3600:g} hours.")
     times[0] = 0
@@ -266,6 +229,15 @@ def _film(
         nominal = max(1, round(timescale / rate))
     boundaries = video_boundaries(times, end, round(ladder.segment_s * timescale))
     return _Film(found, timescale, boundaries, rate, nominal, thin)
+
+
+def _ticks(times: array[int], scale: Fraction, shift: Fraction) -> list[int]:
+    """Times on another clock, ascending, each once; exact as for every frame that is decoded."""
+    if scale.denominator == shift.denominator == 1 and len(times) and max(map(abs, (min(times), max(times)))) < 1 << 40:
+        ticks = np.sort(np.frombuffer(times, np.int64) * scale.numerator - shift.numerator)
+        distinct: list[int] = ticks[np.append(True, ticks[1:] != ticks[:-1])].tolist()
+        return distinct
+    return sorted({round(time * scale - shift) for time in times})
 
 
 def _frame_rate(times: Sequence[int], timescale: int, stated: Fraction | None) -> Fraction:
@@ -334,9 +306,22 @@ class _Sound:
         )
 
 
-def _recipe(
-    found: Probe, packets: dict[int, PacketTimes], origin: Fraction, film: _Film | None, held: int, limits: Limits
-) -> Recipe:
+def _cut(timed: Timed, number: int) -> CutRecipe | None:
+    """How the index cuts the video track, where it has it and is one of the source itself."""
+    track = timed.index.video if timed.index is not None else None
+    if timed.index is None or track is None or track.number != number or timed.remuxed:
+        return None
+    return CutRecipe(
+        track=track.number,
+        timescale=track.timescale,
+        shift=round(timed.index.origin * track.timescale),
+        starts=track.boundaries[:-1],
+        init=track.init,
+    )
+
+
+def _recipe(found: Probe, timed: Timed, film: _Film | None, held: int, limits: Limits) -> Recipe:
+    packets, origin = timed.packets, timed.origin
     video = None
     if film is not None:
         shape = film.found
@@ -352,6 +337,7 @@ def _recipe(
             thin=film.thin,
             unstamped=packets[shape.index].unstamped,
             held=held,
+            cut=_cut(timed, shape.index),
             max_pixels=limits.max_pixels,
         )
     audio = []

@@ -7,6 +7,17 @@ from fractions import Fraction
 import msgspec
 
 
+class CutRecipe(msgspec.Struct, frozen=True, kw_only=True):
+    """How the video is cut in the stored sample index: its track there; where each segment begins, in ticks of ``timescale`` from
+    ``shift`` ticks of the source on; the init segment that belongs to them."""
+
+    track: int
+    timescale: int
+    shift: int
+    starts: tuple[int, ...]
+    init: bytes
+
+
 class VideoRecipe(msgspec.Struct, frozen=True, kw_only=True):
     """The video track to encode.
 
@@ -14,7 +25,8 @@ class VideoRecipe(msgspec.Struct, frozen=True, kw_only=True):
     stands upright (0, 90, 180, 270); ``mirror``: flip it left-right after turning. ``matrix``: the YUV matrix of the
     source as the scale filter names it; ``wide``: high dynamic range (PQ or HLG). ``thin``: source frames come faster
     than this rate per second and are thinned to it (0: all are kept). ``unstamped``: the container says when pictures are
-    decoded, not when they are shown; ``held``: how many the decoder then holds back. ``max_pixels`` bounds the decoder.
+    decoded, not when they are shown; ``held``: how many the decoder then holds back. ``cut``: where the sample index tells
+    of the track, so that a piece of it can be had without opening the source. ``max_pixels`` bounds the decoder.
     """
 
     index: int
@@ -28,6 +40,7 @@ class VideoRecipe(msgspec.Struct, frozen=True, kw_only=True):
     thin: int = 0
     unstamped: bool = False
     held: int = 0
+    cut: CutRecipe | None = None
     max_pixels: int = 1 << 30
 
 

@@ -9,21 +9,20 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 from msgspec.structs import replace
 
 from streamgate.domain.asset import FailureCode, MediaRefused
-from streamgate.domain.errors import StreamGateError, Unavailable
+from streamgate.domain.errors import Unavailable
 from streamgate.media.children import Child, Nursery
 from streamgate.media.model import EncodedChunk, Grown, LadderSettings, Limits, MediaPlan, remuxed_file
 from streamgate.media.precedence import Allowance, Precedence
+from streamgate.media.reads import ByteSource, may_be_read, read_ranges
 from streamgate.media.wire import (
-    MAX_RANGE,
     Answer,
     Attempted,
     Broken,
@@ -31,10 +30,12 @@ from streamgate.media.wire import (
     Encoded,
     EncodeTask,
     Given,
+    GivenAll,
     GrowTask,
     Looked,
     Order,
     Picture,
+    Piece,
     Planned,
     PlanTask,
     PosterTask,
@@ -44,7 +45,9 @@ from streamgate.media.wire import (
     SourceLocation,
     Task,
     Want,
+    WantAll,
 )
+from streamgate.packaging.segments import SegmentLayout
 
 PROTECTIONS = ("landlock", "network_namespace", "no_new_privs", "capabilities", "rlimits")
 
@@ -57,7 +60,6 @@ _ENCODE_BYTES_PER_PIXEL = 160
 
 _ATTEMPT_MEMORY = 512 * _MIB
 _ATTEMPT_S = 10.0
-_READ_S = 30.0
 _EAGER_NICE = 19
 _STATUS_S = 5.0
 _REMUX_S = 15.0
@@ -68,17 +70,6 @@ _TIMED_OUT = "Working on the film took longer than it may. Try again, or re-enco
 _DIED = "The file is damaged: the decoder failed on it. Export or upload it again."
 _NO_MEMORY = "The film needs more memory to decode than one film may use. Re-encode it at a smaller size."
 _DEFECT = "The film could not be processed because of a fault in the server. Its log says more."
-
-
-class ByteSource(Protocol):
-    """Random access to the bytes of a source. ``path``: the one local file that it is, else None."""
-
-    size: int
-    path: Path | None
-
-    async def read(self, offset: int, length: int) -> bytes:
-        """Exactly those bytes (fewer only at the end)."""
-        ...
 
 
 class Sandbox:
@@ -161,8 +152,11 @@ class Sandbox:
         folder: Path,
         timeout_s: float,
         eager: bool = True,
+        excerpt: Sequence[SegmentLayout] = (),
     ) -> EncodedChunk:
         """Encode one chunk for a set of renditions, decoding once; segments become files in ``folder`` (which exists).
+
+        ``excerpt``: the segments of the sample index that `excerpt.segments_for` names; without them the source is opened.
 
         ``eager`` work runs at nice 19 and is stopped (SIGSTOP, not counted towards its time) while a task that is not
         eager runs. Raises `MediaRefused` as `plan` does, `ValueError` for a folder outside the scratch folder.
@@ -173,7 +167,8 @@ class Sandbox:
         pixels = sum((r.width or 0) * (r.height or 0) for r in chosen) + 2 * (plan.width or 0) * (plan.height or 0)
         memory = max(_ENCODE_MEMORY, _ENCODE_MEMORY // 2 + pixels * _ENCODE_BYTES_PER_PIXEL)
         confinement = _confinement(memory, timeout_s, nice=_EAGER_NICE if eager else 0, folder=str(place))
-        task = EncodeTask(plan.recipe, chosen, first, end)
+        pieces = tuple(Piece(layout.head, layout.offsets, layout.lengths) for layout in excerpt)
+        task = EncodeTask(plan.recipe, chosen, first, end, pieces)
         answer = await self._run(task, source, confinement, timeout_s, eager=eager)
         if not isinstance(answer, Encoded):
             raise _strange(answer)
@@ -280,25 +275,21 @@ async def _converse(child: Child, order: Order, source: ByteSource, allowance: A
     await child.send(order)
     while True:
         answer = await child.receive()
-        if not isinstance(answer, Want):
+        if isinstance(answer, Want):
+            ranges: tuple[tuple[int, int], ...] = ((answer.offset, answer.length),)
+        elif isinstance(answer, WantAll):
+            ranges = answer.ranges
+        else:
             return answer
-        if not (answer.offset >= 0 and 0 < answer.length <= MAX_RANGE and answer.offset + answer.length <= source.size):
+        if not may_be_read(ranges, source.size):
             raise ValueError("a range outside the source")
         # A slow store is not the film's fault.
         allowance.hold()
         try:
-            await child.send(Given(await _read(source, answer)))
+            found = await read_ranges(source, ranges)
+            await child.send(GivenAll(found) if isinstance(answer, WantAll) else Given(found[0] if found else None))
         finally:
             allowance.release()
-
-
-async def _read(source: ByteSource, want: Want) -> bytes | None:
-    try:
-        async with asyncio.timeout(_READ_S):
-            return await source.read(want.offset, want.length)
-    except (OSError, StreamGateError, TimeoutError) as error:
-        structlog.get_logger().warning("the source of a film cannot be read", error=type(error).__name__)
-        return None
 
 
 def _as_ordered(chunk: EncodedChunk, task: EncodeTask, folder: Path) -> bool:

@@ -21,6 +21,10 @@ MAX_FRAME = 64 << 20
 MAX_RANGE = 4 << 20
 """The longest byte range that a child asks for at once."""
 
+MAX_RANGES = 32 << 20
+MANY_RANGES = 256
+"""Bytes of all the ranges, and how many of them, that a child asks for at once."""
+
 _LENGTH = struct.Struct("!I")
 
 REPORT = struct.Struct("!cQi")
@@ -56,13 +60,25 @@ class PlanTask(msgspec.Struct, frozen=True, tag=True):
     remux_s: float = 0.0
 
 
+class Piece(msgspec.Struct, frozen=True):
+    """A segment of the source's own video: a head, then ranges of the source (`packaging.segments.SegmentLayout`)."""
+
+    head: bytes
+    offsets: tuple[int, ...]
+    lengths: tuple[int, ...]
+
+
 class EncodeTask(msgspec.Struct, frozen=True, tag=True):
-    """Encode segments ``first`` to ``end`` (exclusive) of these renditions into the folder of the confinement."""
+    """Encode segments ``first`` to ``end`` (exclusive) of these renditions into the folder of the confinement.
+
+    ``pieces``: segments of the source's video that hold all pictures of them; none: the source itself is opened.
+    """
 
     recipe: bytes
     renditions: tuple[PlannedRendition, ...]
     first: int
     end: int
+    pieces: tuple[Piece, ...] = ()
 
 
 class PosterTask(msgspec.Struct, frozen=True, tag=True):
@@ -129,6 +145,18 @@ class Given(msgspec.Struct, frozen=True, tag=True):
     data: bytes | None
 
 
+class WantAll(msgspec.Struct, frozen=True, tag=True):
+    """A child asks for several ranges of its source, (offset, length) each, together no longer than `MAX_RANGES`."""
+
+    ranges: tuple[tuple[int, int], ...]
+
+
+class GivenAll(msgspec.Struct, frozen=True, tag=True):
+    """The answer to `WantAll`, in order; ``data`` None when one of them could not be read."""
+
+    data: tuple[bytes, ...] | None
+
+
 class Planned(msgspec.Struct, frozen=True, tag=True):
     """A finished plan."""
 
@@ -177,7 +205,7 @@ class Broken(msgspec.Struct, frozen=True, tag=True):
     defect: bool = False
 
 
-Answer = Want | Planned | Looked | Encoded | Picture | Attempted | Refused | Broken
+Answer = Want | WantAll | Planned | Looked | Encoded | Picture | Attempted | Refused | Broken
 
 T = TypeVar("T")
 

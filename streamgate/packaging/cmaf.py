@@ -21,11 +21,25 @@ DELTA_FLAGS = 0x01010000
 TRACK_ID = 1
 """Every rendition is a file of one track."""
 
-_TRUN_ALIKE = 0x201
-"""Flags of a track run (8.8.8) whose samples have a size each: key frames of one duration, shown as they are decoded."""
+ROWS, ALIKE, STEADY = 0, 1, 2
+"""How the samples of a segment are told (its form). Rows: duration, size, flags and composition offset of each. Alike: key frames
+of one duration, shown as they are decoded; their sizes. Steady: of one duration, and only the first is a key frame; size and
+composition offset of each. All u32, big-endian."""
 
-_TRUN_ROWS = 0xF01
-"""Flags of a track run whose samples have duration, size, flags and composition offset each."""
+ROW_BYTES = (16, 4, 8)
+"""Bytes that a sample takes, by form."""
+
+_TRUN_FLAGS = (0xF01, 0x201, 0xA05)
+"""Flags of the track run (8.8.8), by form."""
+
+_TFHD_FLAGS = (0x020000, 0x020028, 0x020028)
+"""Flags of its header (8.8.7), by form: offsets count from the moof; default duration and flags."""
+
+_MOOF = struct.Struct(">I4sI4sIII4sI4sII")
+_DEFAULTS = struct.Struct(">2I")
+_TFDT_TRUN = struct.Struct(">I4sIQI4sIIi")
+_MDAT = struct.Struct(">I4s")
+_FIRST_FLAGS = struct.pack(">I", SYNC_FLAGS)
 
 _MATRIX = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
 _UNDETERMINED = "und"
@@ -120,47 +134,45 @@ def media_segment(sequence: int, decode_time: int, samples: Sequence[Sample]) ->
     first = samples[0].duration
     if all(sample.key and not sample.offset and sample.duration == first for sample in samples):
         rows = struct.pack(f">{count}I", *(len(sample.data) for sample in samples))
-        head = media_head(sequence, decode_time, count, rows, body, alike=first)
+        head = media_head(sequence, decode_time, count, rows, body, form=ALIKE, duration=first)
     else:
         row = struct.Struct(">4I")
         rows = b"".join(
             row.pack(sample.duration, len(sample.data), SYNC_FLAGS if sample.key else DELTA_FLAGS, sample.offset)
             for sample in samples
         )
-        head = media_head(sequence, decode_time, count, rows, body, alike=None)
+        head = media_head(sequence, decode_time, count, rows, body, form=ROWS)
     return b"".join((head, *(sample.data for sample in samples)))
 
 
-def media_head(sequence: int, decode_time: int, count: int, rows: bytes, body: int, *, alike: int | None) -> bytes:
+def media_head(
+    sequence: int, decode_time: int, count: int, rows: bytes, body: int, *, form: int, duration: int = 0
+) -> bytes:
     """What stands before the ``body`` bytes of a segment's ``count`` samples: ``styp``, ``moof`` and the header of ``mdat``.
 
-    ``rows``: for each sample its size (u32, big-endian) when they are ``alike``, that is key frames of this one duration shown as
-    they are decoded; else its duration, size, flags and composition offset.
+    ``rows``: what is told of each sample, by ``form`` (`ROWS`, `ALIKE`, `STEADY`); ``duration``: of all samples, where they have
+    one.
     """
-    default_base_is_moof, duration_present, flags_present = 0x020000, 0x08, 0x20
-    if alike is not None:
-        tfhd = full_box(
-            b"tfhd", 0, default_base_is_moof | duration_present | flags_present,
-            struct.pack(">3I", TRACK_ID, alike, SYNC_FLAGS),
-        )  # fmt: skip
-    else:
-        tfhd = full_box(b"tfhd", 0, default_base_is_moof, struct.pack(">I", TRACK_ID))
-
-    def moof(data_offset: int) -> bytes:
-        run = struct.pack(">Ii", count, data_offset)
-        return box(
-            b"moof",
-            full_box(b"mfhd", 0, 0, struct.pack(">I", sequence)),
-            box(
-                b"traf",
-                tfhd,
-                full_box(b"tfdt", 1, 0, struct.pack(">Q", decode_time)),
-                full_box(b"trun", 0, _TRUN_ROWS if alike is None else _TRUN_ALIKE, run, rows),
-            ),
+    defaults = first = b""
+    if form != ROWS:
+        defaults = _DEFAULTS.pack(duration, SYNC_FLAGS if form == ALIKE else DELTA_FLAGS)
+    if form == STEADY:
+        first = _FIRST_FLAGS
+    mfhd, tfdt, tfhd, trun = 16, 20, 16 + len(defaults), 20 + len(first) + len(rows)
+    traf = 8 + tfhd + tfdt + trun
+    moof = 8 + mfhd + traf
+    return b"".join(
+        (
+            _STYP,
+            _MOOF.pack(moof, b"moof", mfhd, b"mfhd", 0, sequence, traf, b"traf", tfhd, b"tfhd", _TFHD_FLAGS[form], TRACK_ID),
+            defaults,
+            # The data offset counts from the start of the moof.
+            _TFDT_TRUN.pack(tfdt, b"tfdt", 1 << 24, decode_time, trun, b"trun", _TRUN_FLAGS[form], count, moof + 8),
+            first,
+            rows,
+            _MDAT.pack(8 + body, b"mdat"),
         )
-
-    # The data offset counts from the start of the moof, whose length does not depend on it.
-    return b"".join((_STYP, moof(len(moof(0)) + 8), struct.pack(">I4s", 8 + body, b"mdat")))
+    )  # fmt: skip
 
 
 def video_samples(frames: Sequence[tuple[int, bytes, bool]], start: int, end: int, reorder: int) -> list[Sample]:
@@ -201,9 +213,9 @@ def key_frame(segment: bytes) -> bytes:
         (sequence,) = struct.unpack_from(">I", _child(moof, b"mfhd"), 4)
         (decode_time,) = struct.unpack_from(">Q", _child(traf, b"tfdt"), 4)
         kind, count = struct.unpack_from(">II", trun, 0)
-        if kind == _TRUN_ROWS:
+        if kind == _TRUN_FLAGS[ROWS]:
             duration, size, flags, offset = struct.unpack_from(">4I", trun, 12)
-        elif kind == _TRUN_ALIKE:
+        elif kind == _TRUN_FLAGS[ALIKE]:
             (size,), (duration, flags), offset = (
                 struct.unpack_from(">I", trun, 12),
                 struct.unpack_from(">II", tfhd, 8),

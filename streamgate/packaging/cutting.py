@@ -7,6 +7,7 @@ multiple of the target; sound at the first frame at or after each cut of the vid
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -15,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgate.packaging import cmaf, opus
-from streamgate.packaging.heads import array_head, ranges_of
-from streamgate.packaging.keyframes import closed, looking, verified
+from streamgate.packaging.heads import stored_track
+from streamgate.packaging.keyframes import Looking, closed, verified
 from streamgate.packaging.mp4boxes import IndexRefused, Read
 from streamgate.packaging.sampleentry import Description
 from streamgate.packaging.sampletables import Flags, Numbers, Samples
-from streamgate.packaging.segments import MAX_SEGMENT, stored
+from streamgate.packaging.segments import MAX_SEGMENT, StoredTrack, stored
 
 MAX_SEGMENT_S = 20
 ROUNDING_S = Fraction(2, 1000)
@@ -135,16 +136,14 @@ def _cut(
             if track.about.kind == "video":
                 starts, keys = _video_cuts(read, track, target)
                 cuts = [Fraction(int(track.begins[n]), track.about.timescale) for n in starts]
-                made, rows, ranges = _segments(
-                    replace(track, samples=replace(track.samples, keys=keys)), starts, target
-                )
+                made, kept_as = _segments(replace(track, samples=replace(track.samples, keys=keys)), starts, target)
             else:
-                made, rows, ranges = _segments(track, _audio_cuts(track, cuts, target), target)
+                made, kept_as = _segments(track, _audio_cuts(track, cuts, target), target)
         except IndexRefused as error:
             no.append((track.number, error.code, error.detail))
             continue
         finished.append(made)
-        written.append((track.number, rows, ranges))
+        written.append(kept_as)
     if not finished:
         raise IndexRefused(*no[-1][1:])
     return SourceIndex(
@@ -158,7 +157,7 @@ def _cut(
 
 def video_track(read: Read, number: int, about: Description, samples: Samples, delay: int, far: bool) -> ShownTrack:
     """A track of pictures, from its first closed key frame on; ``delay``: ticks before its edit. Raises `IndexRefused`."""
-    look = looking(read, samples, about.codec, about.config)
+    look = Looking(read, samples, about.codec, about.config)
     keys, looked_at = verified(samples, look, far=far)
     found = [int(n) for n in np.flatnonzero(closed(samples, keys))[:_TRIED]]
     first = next((n for n in found if look(n)), None)
@@ -196,14 +195,15 @@ def _video_cuts(read: Read, track: ShownTrack, target: Fraction) -> tuple[list[i
     """The samples that segments begin with, the first closed, verified key frame at or after each multiple of the target; and all
     closed key frames."""
     samples, scale = track.samples, track.about.timescale
-    look = None if track.looked_at else looking(read, samples, track.about.codec, track.about.config)
+    look = None if track.looked_at else Looking(read, samples, track.about.codec, track.about.config)
     candidates = np.flatnonzero(closed(replace(samples, shown=track.begins), samples.keys))
-    times = track.begins[candidates]
+    times = track.begins[candidates].tolist()
+    step = target * scale
     starts = [0]
     at = 0
     while True:
-        due = (int(track.begins[starts[-1]] / (target * scale)) + 1) * target * scale
-        at = max(at + 1, int(np.searchsorted(times, float(due))))
+        due = (int(track.begins[starts[-1]]) * step.denominator // step.numerator + 1) * step.numerator
+        at = bisect_left(times, -(-due // step.denominator), at + 1)
         while look is not None and at < len(candidates) and not look(int(candidates[at])):
             at += 1
         if at >= len(candidates):
@@ -224,13 +224,11 @@ def _audio_cuts(track: ShownTrack, cuts: Sequence[Fraction], target: Fraction) -
     return sorted({0, *(int(n) for n in found if n < len(track.begins))})
 
 
-def _segments(
-    track: ShownTrack, starts: list[int], target: Fraction
-) -> tuple[IndexedTrack, list[tuple[bytes, int, int, int]], bytes]:
+def _segments(track: ShownTrack, cuts: list[int], target: Fraction) -> tuple[IndexedTrack, StoredTrack]:
     about, samples, scale = track.about, track.samples, track.about.timescale
-    ends = [*starts[1:], len(samples)]
+    starts = np.array(cuts, np.int64)
     finish = int((track.begins + samples.durations).max())
-    boundaries = (*(int(track.begins[n]) for n in starts), finish)
+    boundaries = (*track.begins[starts].tolist(), finish)
     lengths = np.diff(np.array(boundaries))
     if int(lengths.max()) > MAX_SEGMENT_S * scale:
         raise IndexRefused(
@@ -242,21 +240,17 @@ def _segments(
         raise IndexRefused(
             "big_segment", "The film needs too many bytes between two key frames; every rendition is encoded."
         )
-    ranges, firsts, counts = ranges_of(samples.offsets, samples.sizes, starts)
-    rows = []
-    offsets = track.begins + track.edit - track.decoded
-    for n, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        cut = slice(start, end)
-        head = array_head(
-            n + 1,
-            int(track.decoded[start]),
-            samples.durations[cut],
-            samples.sizes[cut],
-            samples.keys[cut],
-            offsets[cut],
-        )
-        rows.append((head, int(firsts[n]), int(counts[n]), int(bodies[n])))
-    bits = np.array([len(head) + body for head, _, _, body in rows]) * 8
+    kept_as, bits = stored_track(
+        track.number,
+        starts,
+        decoded=track.decoded,
+        durations=samples.durations,
+        sizes=samples.sizes,
+        keys=samples.keys,
+        offsets=track.begins + track.edit - track.decoded,
+        places=samples.offsets,
+    )
+    bits = bits * 8
     whole = lengths >= target * scale / 2
     rates = bits[whole] * scale / lengths[whole] if whole.any() else bits.sum() * scale / lengths.sum()
     made = IndexedTrack(
@@ -280,10 +274,10 @@ def _segments(
         times=np.sort(track.begins),
         needed=_needed(samples, starts),
     )
-    return made, rows, ranges
+    return made, kept_as
 
 
-def _needed(samples: Samples, starts: list[int]) -> Numbers:
+def _needed(samples: Samples, starts: Numbers) -> Numbers:
     ends = samples.offsets + samples.sizes
     whole = np.maximum.reduceat(ends, starts)
     found: Numbers = np.maximum.accumulate(np.maximum(whole, np.append(ends[starts[1:]], 0)))

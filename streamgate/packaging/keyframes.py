@@ -5,12 +5,12 @@ H.264 (ISO/IEC 14496-10, table 7-1), HEVC (23008-2, table 7-1), AV1 (AV1 bitstre
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from streamgate.packaging.arriving import Arriving
-from streamgate.packaging.mp4boxes import IndexRefused, Read
+from streamgate.packaging.mp4boxes import IndexRefused, Read, ReadMany
 from streamgate.packaging.sampletables import Flags, Samples
 
 MANY = 8000
@@ -20,49 +20,68 @@ _HEAD = 96
 _LARGEST_HEAD = 16 << 10
 _LOOKED_AT = 24
 
-IsKey = Callable[[int], bool]
-"""Whether a sample (its number) is a key frame."""
 
-
-def looking(read: Read, samples: Samples, codec: str, config: bytes) -> IsKey:
-    """Looks at samples, each once. Of a source that still arrives, those are believed that are not there yet.
+class Looking:
+    """Looks at samples, by their numbers and each once: whether they are key frames. Of a source that still arrives, those are
+    believed that are not there yet.
 
     Raises `IndexRefused` for such a source when it claims nothing that could be believed.
     """
-    judge, unit = _judge(codec, config)
-    known: dict[int, bool] = {}
-    arriving = read if isinstance(read, Arriving) else None
-    if arriving is not None and not samples.stated:
-        raise IndexRefused("no_keyframes", "The file does not say which of its pictures are key frames.")
 
-    def look(number: int) -> bool:
-        if number not in known:
-            offset, size = int(samples.offsets[number]), int(samples.sizes[number])
-            believed = arriving.known(offset, size) if arriving is not None else None
-            known[number] = _is_key(read, offset, size, judge, unit) if believed is None else believed
-            if arriving is not None and believed is None:
-                arriving.found(offset, key=known[number])
-        return known[number]
+    def __init__(self, read: Read, samples: Samples, codec: str, config: bytes) -> None:
+        self._read = read
+        self._arriving = read if isinstance(read, Arriving) else None
+        if self._arriving is not None and not samples.stated:
+            raise IndexRefused("no_keyframes", "The file does not say which of its pictures are key frames.")
+        self._samples = samples
+        self._judge, self._unit = _judge(codec, config)
+        self._known: dict[int, bool] = {}
+        self._heads: dict[int, bytes] = {}
 
-    return look
+    def __call__(self, number: int) -> bool:
+        if number not in self._known:
+            offset, size = self._place(number)
+            believed = self._arriving.known(offset, size) if self._arriving is not None else None
+            self._known[number] = self._look(number, offset, size) if believed is None else believed
+        return self._known[number]
+
+    def _look(self, number: int, offset: int, size: int) -> bool:
+        found = _is_key(self._read, offset, size, self._judge, self._unit, self._heads.pop(number, None))
+        if self._arriving is not None:
+            self._arriving.found(offset, key=found)
+        return found
+
+    def ahead(self, numbers: Iterable[int]) -> None:
+        """These are going to be looked at: their first bytes are read at once, where the source can do that."""
+        wanted = [number for number in numbers if number not in self._known and self._samples.sizes[number] > 0]
+        if isinstance(self._read, ReadMany):
+            places = [self._place(number) for number in wanted]
+            heads = self._read.many([(offset, min(size, _HEAD)) for offset, size in places])
+            self._heads.update(zip(wanted, heads, strict=True))
+
+    def _place(self, number: int) -> tuple[int, int]:
+        return int(self._samples.offsets[number]), int(self._samples.sizes[number])
 
 
-def verified(samples: Samples, look: IsKey, *, far: bool) -> tuple[Flags, bool]:
+def verified(samples: Samples, look: Looking, *, far: bool) -> tuple[Flags, bool]:
     """The claimed key frames that are some, as far as they were worth looking at (`MANY`); and whether no more need be looked at.
 
     A track without a table of key frames says that every sample is one; a few tell whether that is so. Where each look costs a
     round trip (``far``), a few tell of every track whether its table can be believed; when one of them is none, all are looked at.
     """
     claimed = np.flatnonzero(samples.keys)
-    few = claimed[np.linspace(0, max(0, len(claimed) - 1), min(len(claimed), _LOOKED_AT)).astype(np.int64)]
-    if far and all(look(int(number)) for number in few):
-        return samples.keys, True
+    few = claimed[np.linspace(0, max(0, len(claimed) - 1), min(len(claimed), _LOOKED_AT)).astype(np.int64)].tolist()
+    if far:
+        look.ahead(few)
+        if all(look(number) for number in few):
+            return samples.keys, True
+        look.ahead(claimed[:MANY].tolist())
     if len(claimed) > MANY:
-        if not samples.stated and not all(look(int(number)) for number in few):
+        if not samples.stated and not all(look(number) for number in few):
             return np.zeros(len(samples), np.bool_), True
         return samples.keys, False
     keys = np.zeros(len(samples), np.bool_)
-    keys[[int(number) for number in claimed if look(int(number))]] = True
+    keys[[number for number in claimed.tolist() if look(number)]] = True
     return keys, True
 
 
@@ -110,21 +129,21 @@ def _av1(unit: bytes) -> bool | None:
     return at < len(unit) and not unit[at] & 0x80 and unit[at] >> 5 & 3 == 0
 
 
-def _is_key(read: Read, offset: int, size: int, judge: Judge, unit: int) -> bool:
-    data = read(offset, min(size, _HEAD))
+def _is_key(read: Read, offset: int, size: int, judge: Judge, unit: int, head: bytes | None = None) -> bool:
+    data = read(offset, min(size, _HEAD)) if head is None else head
     at = 0
     while at < size:
         if at + unit + 12 > len(data) and len(data) < min(size, at + unit + 12):
             if at + unit + 12 > _LARGEST_HEAD:
                 return False
             data = read(offset, min(size, at + unit + _HEAD))
-        head = data[at + unit : at + unit + 12]
-        if not head:
+        beginning = data[at + unit : at + unit + 12]
+        if not beginning:
             return False
-        found = judge(head)
+        found = judge(beginning)
         if found is not None:
             return found
-        length = int.from_bytes(data[at : at + unit], "big") if unit else _obu_length(head)
+        length = int.from_bytes(data[at : at + unit], "big") if unit else _obu_length(beginning)
         if length <= 0:
             return False
         at += unit + length

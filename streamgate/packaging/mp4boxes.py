@@ -4,8 +4,9 @@ beyond what holds it."""
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 MAX_MOOV = 256 << 20
 """Largest ``moov`` in bytes that is read."""
@@ -18,6 +19,17 @@ MAX_OUTER_BOXES = 1 << 18
 
 Read = Callable[[int, int], bytes]
 """``(offset, length)`` → those bytes of the source, fewer only at its end."""
+
+
+@runtime_checkable
+class ReadMany(Protocol):
+    """A `Read` of a source that is far away, which gives several ranges for one round trip."""
+
+    def __call__(self, offset: int, length: int, /) -> bytes: ...
+
+    def many(self, ranges: Sequence[tuple[int, int]], /) -> list[bytes]:
+        """Those ranges, (offset, length) each; all of them lie inside the source."""
+        ...
 
 
 class IndexRefused(Exception):

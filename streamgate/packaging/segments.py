@@ -1,16 +1,19 @@
-"""Segments of a film out of its stored sample index: a ready-made head, and byte ranges of the source.
+"""Segments of a film out of its stored sample index: what is told of their samples, and byte ranges of the source.
 
-The stored index of a film, all numbers little-endian:
+The stored index of a film, all numbers but those of samples little-endian:
 
-* ``SGINDEX1``, the length of the source in bytes (u64), the number of tracks (u32);
-* for each track: its number (u32), how many segments it has (u32), and where in the index its rows, heads and ranges begin, and
-  how many bytes of heads and how many ranges there are (u64 each);
-* rows, one per segment: where its head begins among the heads (u64) and its length (u32), its first range (u32) and how many
-  (u32), and the bytes of all of them together (u32);
-* heads: ``styp``, ``moof`` and the header of ``mdat``; ranges: offset in the source (u64) and length (u32).
+* its front: ``SGINDEX2``, the lengths of the source and of the index (u64), of the front, and the number of tracks (u32); for
+  each track its number (u32), how many segments it has (u32), where in the index its rows and its records begin and how long all
+  records are (u64 each), and 1 where its ranges are wide (u32); the rows of all tracks, one for each segment (`ROW`);
+* records, one for each segment: what its ``moof`` tells of each sample (`cmaf.ROWS` and the other forms), then its ranges.
 
-Serving is looking up, not parsing. Everything is checked against the sizes before it is used, so a damaged index gives an error and
-never bytes that are not the source's.
+A row: where its record begins among the track's (u64), the decoding time of the first sample (u64), where in the source the
+first of its ranges begins (u64), the length of the record, the form, the duration of samples that have one, how many samples and
+how many ranges it has, and the bytes of all samples (u32 each). A range: how far after the first it begins (u32, where wide
+u64), and its length (u32), which is left out where each sample is a range.
+
+Serving is looking up, not parsing: the front, and of the rest no more than a segment needs. Everything is checked against the sizes
+before it is used, so a damaged index gives an error and never bytes that are not the source's.
 """
 
 from __future__ import annotations
@@ -18,10 +21,16 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import add
 
-MAGIC = b"SGINDEX1"
+from streamgate.packaging.cmaf import ROW_BYTES, media_head
+
+MAGIC = b"SGINDEX2"
 MAX_SEGMENT = 64 << 20
 """Largest segment in bytes of the source."""
+
+MAX_INDEX = 48 << 20
+"""Largest index in bytes."""
 
 COVERED = 512 << 10
 """A span up to this long (or four times its segment) is read in one piece, whatever lies between."""
@@ -32,31 +41,44 @@ MOST_BETWEEN = 16 << 20
 GAP = 64 << 10
 """Ranges that are closer together than this (bytes) are read in one piece."""
 
-HEADER = struct.Struct("<8sQI")
-TRACK = struct.Struct("<IIQQQQQ")
-ROW = struct.Struct("<QIIII")
-RANGE = struct.Struct("<QI")
+HEADER = struct.Struct("<8sQQII")
+TRACK = struct.Struct("<IIQQQI")
+ROW = struct.Struct("<QQQIIIIII")
+RANGE = struct.Struct("<II")
+WIDE_RANGE = struct.Struct("<QI")
+
+MAX_TRACKS = 4096
+_SIZE_AT = (1, 0, 0)
+"""Which number of what is told of a sample is its size, by form."""
 
 Read = Callable[[int, int], bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentLayout:
-    """What a segment is made of, in order: ``head``, then ``ranges`` of the source as (offset, length). ``length``: of it all."""
+    """What a segment is made of, in order: ``head``, then ranges of the source. ``length``: of it all.
+
+    ``offsets`` and ``lengths`` of the ranges, in bytes; there is at least one.
+    """
 
     head: bytes
-    ranges: tuple[tuple[int, int], ...]
+    offsets: tuple[int, ...]
+    lengths: tuple[int, ...]
     length: int
+
+    @property
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """The ranges as (offset, length)."""
+        return tuple(zip(self.offsets, self.lengths, strict=True))
 
     def span(self) -> tuple[tuple[int, int], ...]:
         """Pieces of the source, as (offset, length) in ascending order, that hold every range whole: few and not much larger."""
-        ordered = sorted(self.ranges)
-        begin = ordered[0][0]
-        end = max(offset + length for offset, length in ordered)
+        begin = min(self.offsets)
+        end = max(map(add, self.offsets, self.lengths))
         if end - begin <= max(COVERED, min(4 * self.length, self.length + MOST_BETWEEN)):
             return ((begin, end - begin),)
         pieces: list[tuple[int, int]] = []
-        for offset, length in ordered:
+        for offset, length in sorted(self.ranges):
             if pieces and offset - sum(pieces[-1]) <= GAP:
                 start, known = pieces[-1]
                 pieces[-1] = (start, max(known, offset + length - start))
@@ -64,59 +86,134 @@ class SegmentLayout:
                 pieces.append((offset, length))
         return tuple(pieces)
 
+    def joined(self, pieces: Sequence[tuple[int, bytes]]) -> bytes:
+        """The segment, of the bytes of `span` as (offset, bytes); `ValueError` when they do not hold every range."""
+        parts: list[bytes | memoryview] = [self.head]
+        if len(pieces) == 1:
+            start, data = pieces[0]
+            view = memoryview(data)
+            if start > min(self.offsets):
+                raise ValueError("the source is not complete")
+            parts += [
+                view[offset - start : offset - start + length]
+                for offset, length in zip(self.offsets, self.lengths, strict=True)
+            ]
+        else:
+            parts += [_out_of(pieces, offset, length) for offset, length in self.ranges]
+        made = b"".join(parts)
+        if len(made) != self.length:
+            raise ValueError("the source is not complete")
+        return made
+
+
+def _out_of(pieces: Sequence[tuple[int, bytes]], offset: int, length: int) -> bytes:
+    for start, data in pieces:
+        if start <= offset and offset + length <= start + len(data):
+            return data[offset - start : offset - start + length]
+    raise ValueError("the source is not complete")
+
 
 @dataclass(frozen=True, slots=True)
 class _Track:
     segments: int
     rows: int
-    heads: int
-    heads_length: int
-    ranges: int
-    range_count: int
+    records: int
+    length: int
+    wide: bool
 
 
 class StoredIndex:
-    """A stored index in memory."""
+    """The front of a stored index in memory; whoever has it reads records by `record` and understands them by `layout`."""
 
-    def __init__(self, blob: bytes, source_size: int, tracks: Mapping[int, _Track]) -> None:
-        self._blob = blob
+    def __init__(self, front: bytes, source_size: int, tracks: Mapping[int, _Track], length: int) -> None:
+        self.length = length
+        """Of the whole index, in bytes."""
+        self._front = front
         self._source_size = source_size
         self._tracks = tracks
 
-    @classmethod
-    def load(cls, blob: bytes, source_size: int) -> StoredIndex:
-        """Read a stored index. `ValueError` when it is damaged or belongs to a source of another size."""
+    def __len__(self) -> int:
+        """Bytes that it holds in memory."""
+        return len(self._front)
+
+    @staticmethod
+    def front_length(beginning: bytes) -> int:
+        """How long the front of an index is whose `HEADER` is this, in bytes; `ValueError` when it is none."""
         try:
-            magic, size, count = HEADER.unpack_from(blob)
-            rows = [TRACK.unpack_from(blob, HEADER.size + TRACK.size * n) for n in range(min(count, 4096))]
+            magic, _, whole, length, count = HEADER.unpack_from(beginning)
         except struct.error:
             raise ValueError("the index is cut off") from None
-        if magic != MAGIC or size != source_size or count > 4096:
+        if magic != MAGIC or count > MAX_TRACKS or not HEADER.size <= length <= whole <= MAX_INDEX:
             raise ValueError("this is no index of this source")
+        return int(length)
+
+    @classmethod
+    def load(cls, front: bytes, source_size: int) -> StoredIndex:
+        """Read the front of an index (or all of it). `ValueError` when it is damaged or belongs to a source of another size."""
+        length = cls.front_length(front)
+        _, size, whole, _, count = HEADER.unpack_from(front)
+        if size != source_size:
+            raise ValueError("this is no index of this source")
+        if length > len(front) or HEADER.size + TRACK.size * count > length:
+            raise ValueError("the index is cut off")
         tracks = {}
-        for number, segments, at, heads, heads_length, ranges, range_count in rows:
-            end = max(at + ROW.size * segments, heads + heads_length, ranges + RANGE.size * range_count)
-            if end > len(blob):
+        for n in range(count):
+            number, segments, rows, records, total, wide = TRACK.unpack_from(front, HEADER.size + TRACK.size * n)
+            if rows + ROW.size * segments > length or records + total > whole:
                 raise ValueError("the index is cut off")
-            tracks[number] = _Track(segments, at, heads, heads_length, ranges, range_count)
-        return cls(blob, source_size, tracks)
+            tracks[number] = _Track(segments, rows, records, total, bool(wide))
+        return cls(front, source_size, tracks, whole)
+
+    def record(self, track: int, n: int) -> tuple[int, int]:
+        """Where in the index the record of segment ``n`` (from 0) of a track lies: offset and length in bytes.
+
+        `LookupError` when there is no such segment, `ValueError` when the index is damaged.
+        """
+        known, row = self._row(track, n)
+        if row[0] + row[3] > known.length:
+            raise ValueError("the index is damaged")
+        return known.records + row[0], row[3]
+
+    def layout(self, track: int, n: int, record: bytes) -> SegmentLayout:
+        """Segment ``n`` (from 0) of a track, by its record; raises as `record`."""
+        known, (_, decode_time, base, length, form, duration, samples, ranges, body) = self._row(track, n)
+        if form >= len(ROW_BYTES) or not 0 < ranges <= samples or body > MAX_SEGMENT or length != len(record):
+            raise ValueError("the index is damaged")
+        told = samples * ROW_BYTES[form]
+        if length != told + ranges * ((8 if known.wide else 4) + (4 if ranges < samples else 0)):
+            raise ValueError("the index is damaged")
+        rows = record[:told]
+        sizes = struct.unpack(f">{told // 4}I", rows)[_SIZE_AT[form] :: ROW_BYTES[form] // 4]
+        offsets, lengths = _ranges(record[told:], ranges, sizes if ranges == samples else None, known.wide)
+        if sum(sizes) != body or sum(lengths) != body:
+            raise ValueError("the index is damaged")
+        if base:
+            offsets = tuple([base + offset for offset in offsets])
+        if max(map(add, offsets, lengths)) > self._source_size:
+            raise ValueError("the index points beyond the source")
+        head = media_head(n + 1, decode_time, samples, rows, body, form=form, duration=duration)
+        return SegmentLayout(head, offsets, lengths, len(head) + body)
 
     def segment(self, track: int, n: int) -> SegmentLayout:
-        """Segment ``n`` (from 0) of a track. `LookupError` when there is none, `ValueError` when the index is damaged."""
+        """Segment ``n`` of a track, where `load` was given all of the index; raises as `record`."""
+        at, length = self.record(track, n)
+        return self.layout(track, n, self._front[at : at + length])
+
+    def _row(self, track: int, n: int) -> tuple[_Track, tuple[int, ...]]:
         known = self._tracks[track]
         if not 0 <= n < known.segments:
             raise LookupError("there is no such segment")
-        head, head_length, first, count, body = ROW.unpack_from(self._blob, known.rows + ROW.size * n)
-        if head + head_length > known.heads_length or first + count > known.range_count or not count:
-            raise ValueError("the index is damaged")
-        at = known.ranges + RANGE.size * first
-        ranges = tuple(RANGE.iter_unpack(memoryview(self._blob)[at : at + RANGE.size * count]))
-        if max(offset + length for offset, length in ranges) > self._source_size:
-            raise ValueError("the index points beyond the source")
-        if body > MAX_SEGMENT or sum(length for _, length in ranges) != body:
-            raise ValueError("the index is damaged")
-        start = known.heads + head
-        return SegmentLayout(self._blob[start : start + head_length], ranges, head_length + body)
+        return known, ROW.unpack_from(self._front, known.rows + ROW.size * n)
+
+
+def _ranges(
+    packed: bytes, count: int, lengths: tuple[int, ...] | None, wide: bool
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Offsets and lengths of ranges; ``lengths``: where they are not told."""
+    if lengths is not None:
+        return struct.unpack(f"<{count}{'Q' if wide else 'I'}", packed), lengths
+    known = struct.unpack("<" + "QI" * count, packed) if wide else struct.unpack(f"<{2 * count}I", packed)
+    return known[::2], known[1::2]
 
 
 def assemble(layout: SegmentLayout, read: Read) -> bytes:
@@ -124,20 +221,25 @@ def assemble(layout: SegmentLayout, read: Read) -> bytes:
     return b"".join((layout.head, *(read(offset, length) for offset, length in layout.ranges)))
 
 
-def stored(source_size: int, tracks: Sequence[tuple[int, Sequence[tuple[bytes, int, int, int]], bytes]]) -> bytes:
-    """An index to be stored. A track: its number; a row for each segment (head, first range, how many, bytes of them all); the
-    ranges, packed."""
-    at = HEADER.size + TRACK.size * len(tracks)
-    directory, content = [], []
-    for number, rows, ranges in tracks:
-        heads = b"".join(head for head, *_ in rows)
-        table = bytearray()
-        begin = 0
-        for head, first, count, body in rows:
-            table += ROW.pack(begin, len(head), first, count, body)
-            begin += len(head)
-        heads_at, ranges_at = at + len(table), at + len(table) + len(heads)
-        directory.append(TRACK.pack(number, len(rows), at, heads_at, len(heads), ranges_at, len(ranges) // RANGE.size))
-        content += [bytes(table), heads, ranges]
-        at = ranges_at + len(ranges)
-    return b"".join((HEADER.pack(MAGIC, source_size, len(tracks)), *directory, *content))
+@dataclass(frozen=True, slots=True)
+class StoredTrack:
+    """A track to be stored: its number; a `ROW` for each segment; their records, one after the other."""
+
+    number: int
+    rows: bytes
+    records: bytes
+    wide: bool = False
+
+
+def stored(source_size: int, tracks: Sequence[StoredTrack]) -> bytes:
+    """An index to be stored."""
+    rows_at = HEADER.size + TRACK.size * len(tracks)
+    front = rows_at + sum(len(track.rows) for track in tracks)
+    records_at = front
+    directory = []
+    for track in tracks:
+        count, length = len(track.rows) // ROW.size, len(track.records)
+        directory.append(TRACK.pack(track.number, count, rows_at, records_at, length, track.wide))
+        rows_at, records_at = rows_at + len(track.rows), records_at + length
+    header = HEADER.pack(MAGIC, source_size, records_at, front, len(tracks))
+    return b"".join((header, *directory, *(track.rows for track in tracks), *(track.records for track in tracks)))

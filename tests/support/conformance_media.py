@@ -158,8 +158,12 @@ def _run(trun: bytes, defaults: tuple[int, int]) -> tuple[tuple[SampleRow, ...],
     assert flags & 0x01, "data offset"
     count, data_offset = struct.unpack_from(">Ii", trun, 4)
     at, rows = 12, []
-    for _ in range(count):
-        values = {0x100: defaults[0], 0x200: 0, 0x400: defaults[1], 0x800: 0}
+    first_flags = defaults[1]
+    if flags & 0x04:
+        (first_flags,) = struct.unpack_from(">I", trun, at)
+        at += 4
+    for number in range(count):
+        values = {0x100: defaults[0], 0x200: 0, 0x400: defaults[1] if number else first_flags, 0x800: 0}
         for flag in values:
             if flags & flag:
                 (values[flag],) = struct.unpack_from(">I", trun, at)

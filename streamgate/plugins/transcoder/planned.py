@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -11,9 +10,8 @@ from msgspec.structs import replace
 from streamgate.contracts.upload import SourcePart
 from streamgate.media.model import MediaPlan, remuxed_file
 from streamgate.plugins.transcoder import standing
+from streamgate.plugins.transcoder.objects import pieces, put_all
 from streamgate.ports.storage import BlobStore
-
-_PIECE = 1 << 20
 
 
 async def kept(
@@ -23,18 +21,17 @@ async def kept(
 
     ``parts``: those of the upload; ``folder``: where the planning child wrote the source out, if it did.
     """
-    for rendition in plan.renditions:
-        await blobs.put(standing.init_key(asset_id, plan_id, rendition.name), rendition.init)
-    for track in plan.captions:
-        await blobs.put(standing.caption_key(asset_id, plan_id, track.name), track.vtt)
+    objects = [(standing.init_key(asset_id, plan_id, rendition.name), rendition.init) for rendition in plan.renditions]
+    objects += [(standing.caption_key(asset_id, plan_id, track.name), track.vtt) for track in plan.captions]
     if plan.index:
-        await blobs.put(standing.index_key(asset_id, plan_id), plan.index)
+        objects.append((standing.index_key(asset_id, plan_id), plan.index))
+    await put_all(blobs, objects)
     indexed = list(parts) if plan.index else []
     if plan.remuxed:
         indexed = []
         for number, length in enumerate(plan.remuxed):
             key = standing.remuxed_key(asset_id, plan_id, number)
-            await blobs.put(key, _pieces(folder / remuxed_file(number)))
+            await blobs.put(key, pieces(folder / remuxed_file(number)))
             indexed.append(SourcePart(key, length))
     captions = tuple(replace(track, vtt=b"") for track in plan.captions)
     return replace(plan, captions=captions, index=b"", parts=tuple(indexed))
@@ -48,9 +45,3 @@ async def forget_others(blobs: BlobStore, asset_id: str, plan_id: str | None) ->
         folder = key.rpartition("/")[0]
         if folder.endswith(standing.REMUXED) and folder != mine:
             await blobs.delete(key)
-
-
-async def _pieces(path: Path) -> AsyncIterator[bytes]:
-    with await asyncio.to_thread(path.open, "rb") as file:
-        while piece := await asyncio.to_thread(file.read, _PIECE):
-            yield piece

@@ -1,12 +1,19 @@
-"""The bytes of an uploaded film, for a media child: a local file where it is one, else ranges over its parts."""
+"""The bytes of an uploaded film, for a media child: a local file where it is one, else ranges over its parts; and pieces of it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import structlog
+
 from streamgate.contracts.upload import GrowingSource, Source
+from streamgate.domain.errors import NotFound
+from streamgate.media.excerpt import MAX_EXCERPT, segments_for
+from streamgate.media.model import MediaPlan
+from streamgate.packaging.indexes import Indexes
+from streamgate.packaging.segments import SegmentLayout
 from streamgate.ports.storage import BlobRange, BlobStore
 from streamgate.runtime.joined import Joined
 
@@ -18,7 +25,7 @@ _REMEMBERED = 16 << 20
 
 
 class SourceBytes:
-    """Implements `media.sandbox.ByteSource`."""
+    """Implements `media.reads.ByteSource`."""
 
     def __init__(self, source: Source, blobs: BlobStore, path: Path | None) -> None:
         self.size = source.size
@@ -49,7 +56,7 @@ class Remembered:
 
 
 class ArrivingBytes:
-    """Implements `media.sandbox.ByteSource` for a source of which a part has arrived."""
+    """Implements `media.reads.ByteSource` for a source of which a part has arrived."""
 
     path: Path | None = None
 
@@ -82,3 +89,24 @@ async def opened(source: Source, blobs: BlobStore) -> AsyncIterator[SourceBytes]
             yield SourceBytes(source, blobs, path)
     else:
         yield SourceBytes(source, blobs, None)
+
+
+async def excerpt(
+    indexes: Indexes, key: str, plan: MediaPlan, chunk: int, names: Collection[str]
+) -> list[SegmentLayout]:
+    """What of the source's video a chunk of these renditions needs, out of the index of that storage key.
+
+    Empty where the source is to be opened instead: it has no index of its video, or one that cannot be read.
+    """
+    video = any(rendition.kind == "video" and rendition.name in names for rendition in plan.encoded)
+    wanted = segments_for(plan, chunk) if video and plan.parts else None
+    if wanted is None:
+        return []
+    track, numbers = wanted
+    size = sum(part.length for part in plan.parts)
+    try:
+        found = [await indexes.layout(key, size, track, number) for number in numbers]
+    except (NotFound, LookupError, ValueError):
+        structlog.get_logger().warning("the index of a film cannot be read", key=key)
+        return []
+    return found if sum(layout.length for layout in found) <= MAX_EXCERPT else []

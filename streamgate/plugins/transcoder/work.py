@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import structlog
@@ -16,6 +16,7 @@ from streamgate.domain.errors import NotFound, StreamGateError, Unavailable
 from streamgate.domain.identity import Prefix, new_id
 from streamgate.media.model import EncodedChunk, LadderSettings, Limits, MediaPlan
 from streamgate.media.sandbox import Sandbox
+from streamgate.packaging.indexes import Indexes
 from streamgate.plugins.transcoder import planned, source_bytes, standing, store
 from streamgate.plugins.transcoder.cold import submit_removal
 from streamgate.plugins.transcoder.counters import EncodeCounters
@@ -32,6 +33,7 @@ from streamgate.plugins.transcoder.films import (
     Films,
     SheetPayload,
 )
+from streamgate.plugins.transcoder.objects import all_there, pieces
 from streamgate.plugins.transcoder.settings import TranscoderSettings
 from streamgate.plugins.transcoder.store import Film
 from streamgate.ports.storage import BlobStore
@@ -73,6 +75,7 @@ class TranscodeWork:
         self._sandbox = sandbox
         self._outbox = outbox
         self._scratch = scratch
+        self._indexes = Indexes(blobs)
         self._counters = counters
         self.ladder = LadderSettings(
             rungs=settings.rungs,
@@ -259,9 +262,8 @@ class TranscodeWork:
             source = await self._uploads.source(asset_id)
         except NotFound:
             raise MediaRefused(FailureCode.TRUNCATED_MEDIA, GONE) from None
-        for part in source.parts:
-            if await self._blobs.stat(part.key) is None:
-                raise MediaRefused(FailureCode.TRUNCATED_MEDIA, GONE)
+        if not await all_there(self._blobs, [part.key for part in source.parts]):
+            raise MediaRefused(FailureCode.TRUNCATED_MEDIA, GONE)
         return source
 
     async def _refuse(self, attempt: Attempt, asset_id: str, refused: MediaRefused) -> None:
@@ -295,10 +297,13 @@ class TranscodeWork:
         """The encoded chunk; None when it was found to be impossible and that is written down."""
         try:
             source = await self._source(film.asset_id)
+            index = standing.index_key(film.asset_id, payload.plan_id)
+            excerpt = await source_bytes.excerpt(self._indexes, index, plan, payload.chunk, names)
             async with source_bytes.opened(source, self._blobs) as data:
                 return await self._sandbox.encode(
                     data,
                     plan,
+                    excerpt=excerpt,
                     chunk=payload.chunk,
                     renditions=names,
                     folder=folder,
@@ -352,7 +357,7 @@ class TranscodeWork:
             for segment in made.segments:
                 key = f"{prefixes[segment.rendition]}{segment.number}.m4s"
                 put.append(key)
-                await self._blobs.put(key, _pieces(folder / segment.file))
+                await self._blobs.put(key, pieces(folder / segment.file))
             kept = await self._commit(attempt, film, payload.chunk, prefixes, made)
         finally:
             await self._delete(key for key in put if key.rpartition("/")[0] + "/" not in kept)
@@ -390,10 +395,3 @@ class TranscodeWork:
                 await self._blobs.delete(key)
             except StreamGateError as error:
                 structlog.get_logger().warning("an object was left behind", key=key, reason=error.detail)
-
-
-async def _pieces(path: Path) -> AsyncIterator[bytes]:
-    """A file that a child wrote, in pieces."""
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            yield piece

@@ -315,7 +315,7 @@ def test_a_stored_index_is_checked_again(films: Path) -> None:
         StoredIndex.load(blob, size + 1)
     for cut in range(0, len(blob), 97):
         with pytest.raises(ValueError, match="index"):
-            StoredIndex.load(blob[:cut], size)
+            _all_segments(StoredIndex.load(blob[:cut], size), given)
     stored = StoredIndex.load(blob, size)
     with pytest.raises(LookupError):
         stored.segment(0, 3)
@@ -323,6 +323,25 @@ def test_a_stored_index_is_checked_again(films: Path) -> None:
         stored.segment(0, -1)
     with pytest.raises(LookupError):
         stored.segment(7, 0)
+
+
+def _all_segments(stored: StoredIndex, film: Passed) -> None:
+    for track in (_video(film), *film.index.audio):
+        for n in range(len(track.boundaries) - 1):
+            stored.segment(track.number, n)
+
+
+def test_a_segment_is_made_of_the_front_of_an_index_and_one_record(films: Path) -> None:
+    given = passed(made(films, "b-frames-moov-last.mp4"))
+    blob, size = given.index.blob, len(given.data)
+    whole, front = StoredIndex.load(blob, size), StoredIndex.load(blob[: StoredIndex.front_length(blob[:64])], size)
+    assert len(front) < len(blob) / 2
+    for track in (_video(given), *given.index.audio):
+        for n in range(len(track.boundaries) - 1):
+            at, length = front.record(track.number, n)
+            assert front.layout(track.number, n, blob[at : at + length]) == whole.segment(track.number, n)
+            with pytest.raises(ValueError, match="damaged"):
+                front.layout(track.number, n, blob[at : at + length - 4])
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))

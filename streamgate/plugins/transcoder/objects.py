@@ -1,0 +1,40 @@
+"""Objects in the store, several at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from streamgate.ports.storage import BlobStore
+
+PIECE = 1 << 20
+AT_ONCE = 16
+"""Requests to the object store at a time."""
+
+
+async def put_all(blobs: BlobStore, objects: Sequence[tuple[str, bytes]]) -> None:
+    """Store objects, each a key and its bytes; all are durable when this returns.
+
+    Raises what one of them raised, when all have ended.
+    """
+    for start in range(0, len(objects), AT_ONCE):
+        puts = (blobs.put(key, data) for key, data in objects[start : start + AT_ONCE])
+        for outcome in await asyncio.gather(*puts, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+
+async def all_there(blobs: BlobStore, keys: Sequence[str]) -> bool:
+    """Whether every one of the objects exists."""
+    for start in range(0, len(keys), AT_ONCE):
+        if None in await asyncio.gather(*(blobs.stat(key) for key in keys[start : start + AT_ONCE])):
+            return False
+    return True
+
+
+async def pieces(path: Path) -> AsyncIterator[bytes]:
+    """A file that a child wrote, in pieces."""
+    with await asyncio.to_thread(path.open, "rb") as file:
+        while piece := await asyncio.to_thread(file.read, PIECE):
+            yield piece
