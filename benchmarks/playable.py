@@ -39,8 +39,8 @@ def measure(folder: Path, given: Path | None) -> list[Figure]:
         for minutes in MINUTES:
             times = tuple(_once(server, films[minutes, "first"], ("360p", "audio-1")) for _ in range(RUNS))
             what = f"first 360p segment of a film that must be encoded, {minutes} min"
-            found.append(Figure(what, times, "s", "≤ 2 s", f"after the last byte; p95 {_p95(times):.2f} s"))
-    note = f"random places of a fresh film of {MINUTES[-1]} min; p95 {_p95(seeks):.2f} s"
+            found.append(Figure(what, times, "s", "≤ 2 s", f"after the last byte; p95 {p95(times):.2f} s"))
+    note = f"random places of a fresh film of {MINUTES[-1]} min; p95 {p95(seeks):.2f} s"
     return [*found, Figure("segment at 360p while the ladder is made", seeks, "s", "p95 ≤ 2.5 s", note)]
 
 
@@ -51,7 +51,7 @@ def _by_length(server: Server, films: dict[tuple[int, str], Path], storage: str)
             times = tuple(_once(server, films[minutes, index], ("source", "audio-1")) for _ in range(RUNS))
             medians[minutes, index] = statistics.median(times)
             what = f"first segment, {minutes} min, index {index}, {storage}"
-            note = f"after the last byte; p95 {_p95(times):.2f} s"
+            note = f"after the last byte; p95 {p95(times):.2f} s"
             found.append(Figure(what, times, "s", "p50 ≤ 0.3 s, p95 ≤ 1 s", note))
     short, long = MINUTES[0], MINUTES[-1]
     growth = tuple(medians[long, index] / medians[short, index] for index in ("first", "last"))
@@ -61,8 +61,8 @@ def _by_length(server: Server, films: dict[tuple[int, str], Path], storage: str)
 
 def _once(server: Server, film: Path, renditions: tuple[str, ...]) -> float:
     """Seconds from the answer to the last byte until the beginnings of all the renditions have come over HTTP."""
-    with _uploaded(server, film) as (http, asset_id, began):
-        base = _base(server, http, asset_id)
+    with uploaded(server, film) as (http, asset_id, began):
+        base = playing_at(server, http, asset_id)
         http.get(f"{base}master.m3u8").raise_for_status()
         for name in renditions:
             for part in ("playlist.m3u8", "init.mp4", "0.m4s"):
@@ -72,8 +72,8 @@ def _once(server: Server, film: Path, renditions: tuple[str, ...]) -> float:
 
 def _seeks(server: Server, film: Path) -> Iterator[float]:
     """Seconds that segments of the lowest rung take, at places where nothing is encoded yet as likely as not."""
-    with _uploaded(server, film) as (http, asset_id, _):
-        base = _base(server, http, asset_id)
+    with uploaded(server, film) as (http, asset_id, _):
+        base = playing_at(server, http, asset_id)
         count = http.get(f"{base}360p/playlist.m3u8").raise_for_status().text.count("#EXTINF")
         places = random.Random(5).sample(range(count), SEEKS)
         for number in places:
@@ -84,7 +84,7 @@ def _seeks(server: Server, film: Path) -> Iterator[float]:
 
 
 @contextlib.contextmanager
-def _uploaded(server: Server, film: Path) -> Iterator[tuple[httpx.Client, str, float]]:
+def uploaded(server: Server, film: Path) -> Iterator[tuple[httpx.Client, str, float]]:
     """A film, deleted afterwards; its id, and when its last byte was acknowledged."""
     with httpx.Client(timeout=600, headers={"authorization": f"Bearer {server.admin_key}"}) as http:
         made = http.post(f"{server.url}/api/v1/uploads", headers=TUS | {"upload-length": str(film.stat().st_size)})
@@ -96,7 +96,7 @@ def _uploaded(server: Server, film: Path) -> Iterator[tuple[httpx.Client, str, f
         http.delete(f"{server.url}/api/v1/assets/{asset_id}").raise_for_status()
 
 
-def _base(server: Server, http: httpx.Client, asset_id: str) -> str:
+def playing_at(server: Server, http: httpx.Client, asset_id: str) -> str:
     """The film's media address, once it plays."""
     while True:
         found: dict[str, Any] = http.get(f"{server.url}/api/v1/assets/{asset_id}").json()
@@ -106,7 +106,7 @@ def _base(server: Server, http: httpx.Client, asset_id: str) -> str:
         time.sleep(POLL_S)
 
 
-def _p95(values: tuple[float, ...]) -> float:
+def p95(values: tuple[float, ...]) -> float:
     return statistics.quantiles(values, n=20, method="inclusive")[-1]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -51,6 +52,15 @@ class Body:
                     return
             if until is not None and time.monotonic() >= until:
                 return
+
+    async def finish(self) -> None:
+        """Wait for the end where no more bytes may come: raises `PayloadTooLarge` when some do.
+
+        That the sender goes away instead changes nothing of what it sent.
+        """
+        with contextlib.suppress(SenderGone):
+            async for _ in self.take(None):
+                pass
 
     @property
     def exhausted(self) -> bool:

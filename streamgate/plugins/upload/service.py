@@ -215,8 +215,9 @@ class UploadService:
         body.expect(self._left(upload), checksum)
         if checksum is not None:
             return await self._checked(upload, token, body, checksum)
-        while not body.exhausted:
+        while upload.state != COMPLETE and not body.exhausted:
             upload = await self._portion(upload, token, body)
+        await body.finish()
         return upload
 
     async def _portion(self, upload: Upload, token: str, body: Body) -> Upload:
