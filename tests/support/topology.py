@@ -54,8 +54,8 @@ class Topology:
     def starting(self, folder: Path, *, port: int | None = None) -> Iterator[Starting]:
         """Starts the product with some settings, and each further time with others on the data that it has, perhaps elsewhere.
 
-        One process runs in a folder of its own. Of the nine, caches and the counts of rate limits are emptied before; films that
-        were made meanwhile are deleted afterwards, so that nothing of them waits in the queue.
+        One process runs in a folder of its own. Of the nine, caches and the counts of rate limits are emptied before and with
+        each start; films that were made meanwhile are deleted afterwards, so that nothing of them waits in the queue.
         """
         if self.apart is None:
             with ExitStack() as stack:
@@ -86,6 +86,8 @@ class Topology:
         }
         for server in anew.values():
             assert server.stop() == 0, server.log()[-3000:]
+        # What was counted at another rate would be held against callers for as long as that takes.
+        empty(self.apart.gateway.settings["cache.url"])
         for name, server in anew.items():
             server.settings = self._fixed[name] | new
             server.start(wait=False)
