@@ -31,7 +31,7 @@ def measure(folder: Path, given: Path | None) -> list[Figure]:
     films = _films(folder, given)
     with serving(folder / "local") as server:
         found = _by_length(server, films, "local disk")
-        seeks = tuple(_seeks(server, films[MINUTES[-1], "first"]))
+        seeks = tuple(_seeks(server, films[MINUTES[-1], "last"]))
     (folder / "weed").mkdir()
     with seaweed(folder / "weed") as service, serving(folder / "s3", service.settings("instant")) as server:
         found += _by_length(server, films, "S3")
