@@ -240,20 +240,28 @@ class JsonRpcChains(Chains):
         return wire.result(*await self._post(name, index, wire.request(number, method, params)), number)
 
     async def _post(self, name: str, index: int, body: Any) -> tuple[int, bytes]:
-        """Status and body of the answer to a request or a batch. `Failed` for a transport fault and beyond the bounds."""
+        """Status and body of the answer to a request or a batch. `Failed` for a transport fault and beyond the bounds.
+
+        A line that ends before its answer is asked for is no fault of the endpoint: it may close one that was idle in the
+        moment that it is used again (RFC 9112 section 9.5). All that is asked here only reads, so it is asked once more.
+        """
         chain = self._chains[name]
         content = msgspec.json.encode(body)
-        headers = {"content-type": "application/json"}
         try:
-            async with (
-                chain.slots,
-                self._http.post(
-                    chain.endpoints[index].url, data=content, headers=headers, allow_redirects=False
-                ) as answer,
-            ):
-                return answer.status, await wire.bounded(answer)
+            async with chain.slots, asyncio.timeout(TIMEOUT_S):
+                try:
+                    return await self._exchange(chain.endpoints[index].url, content)
+                except aiohttp.ClientConnectorError:
+                    raise
+                except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                    return await self._exchange(chain.endpoints[index].url, content)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise Failed(f"no answer ({type(error).__name__})") from None
+
+    async def _exchange(self, url: str, content: bytes) -> tuple[int, bytes]:
+        headers = {"content-type": "application/json"}
+        async with self._http.post(url, data=content, headers=headers, allow_redirects=False) as answer:
+            return answer.status, await wire.bounded(answer)
 
     def _endpoint(self, head: Head) -> _Endpoint:
         return self._chains[head.chain].endpoints[head.endpoint]

@@ -55,9 +55,10 @@ def test_one_token_one_stream(server: Server, chain: Chain, tmp_path: Path) -> N
     holder = wallet.sign_in(server.url)
 
     unnamed = start(server, asset_id, holder)
-    assert problem(unnamed) == (403, "not_entitled")
+    assert problem(unnamed) == (403, "not_entitled"), unnamed.text
     assert "token_ids" in unnamed.json()["leaves"][0]["have"]
-    assert problem(start(server, asset_id, holder, token_ids=["9"])) == (403, "not_entitled")
+    stranger = start(server, asset_id, holder, token_ids=["9"])
+    assert problem(stranger) == (403, "not_entitled"), stranger.text
     for wrong in (["x"], ["1"] * 17, ["-1"], [7]):
         assert problem(start(server, asset_id, holder, token_ids=wrong)) == (422, "validation_failed")
 

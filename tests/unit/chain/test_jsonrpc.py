@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import socket
+import struct
 from typing import Any
 
 import pytest
@@ -87,6 +90,35 @@ async def test_an_endpoint_that_stalls_is_given_up(clock: FakeClock, monkeypatch
     async with endpoint(slow) as url, JsonRpcChains({CHAIN: [url]}, clock) as chains:
         with pytest.raises(ChainUnavailable):
             await chains.head(CHAIN)
+
+
+@pytest.mark.parametrize("how", ["closed", "reset"])
+async def test_a_line_that_ends_in_the_moment_it_is_used_again_is_no_fault(clock: FakeClock, how: str) -> None:
+    lines = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One answer a connection; the next question is read and its connection ended without a word."""
+        nonlocal lines
+        lines += 1
+        for answered in (False, True):
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(re.search(rb"content-length: (\d+)", head.lower())[1])  # type: ignore[index]
+            asked = json.loads(await reader.readexactly(length))
+            if answered:
+                break
+            body = json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": honest(asked)}).encode()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        if how == "reset":
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+    async with server, JsonRpcChains({CHAIN: [url]}, clock) as chains:
+        head = await chains.head(CHAIN)  # two questions
+        assert await chains.read(head, [Call(b"\x11" * 20, b"")]) == [Returned(b"\x00" * 32)]
+    assert lines == 3
 
 
 async def test_an_endpoint_that_lags_is_passed_over(clock: FakeClock) -> None:
