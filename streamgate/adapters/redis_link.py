@@ -70,7 +70,9 @@ class RedisLink:
             self._paused_until = now + PAUSE_S
         try:
             result = await operation(self._redis)
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, OSError, TimeoutError, RuntimeError) as error:
+            if not _is_fault(error):
+                raise
             self._paused_until = self._clock.monotonic() + PAUSE_S
             if not self._away:
                 structlog.get_logger().warning("Redis does not answer", reason=type(error).__name__)
@@ -85,5 +87,12 @@ class RedisLink:
         """Whether Redis answers now; asked without regard to the pause."""
         try:
             return bool(await self._redis.ping())
-        except (RedisError, OSError, TimeoutError):
+        except (RedisError, OSError, TimeoutError, RuntimeError) as error:
+            if not _is_fault(error):
+                raise
             return False
+
+
+def _is_fault(error: Exception) -> bool:
+    """Whether it comes of the connection. uvloop says of a transport that was cut a moment ago that its handle is closed."""
+    return not isinstance(error, RuntimeError) or "handler is closed" in str(error)

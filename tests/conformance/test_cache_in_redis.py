@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+import uvloop
 
 from streamgate.adapters.cache_memory import MemoryCache
 from streamgate.adapters.cache_redis import RedisCache
 from streamgate.adapters.redis_link import PAUSE_S, RedisLink
 from streamgate.domain.clock import Clock, SystemClock
-from streamgate.domain.errors import ConfigurationError
+from streamgate.domain.errors import ConfigurationError, Unavailable
 from streamgate.ports.cache import Cache
 from tests.support.clock import FakeClock
 from tests.support.proxy import proxy
@@ -217,3 +218,26 @@ async def test_statistics_name_both_tiers(redis_empty: RedisServer, clock: FakeC
 def test_an_address_that_is_none_stops_the_start() -> None:
     with pytest.raises(ConfigurationError, match=r"cache\.url is no address"):
         RedisLink("http://127.0.0.1", SystemClock())
+
+
+def test_a_connection_that_uvloop_found_closed_is_a_connection_that_is_lost(redis_empty: RedisServer) -> None:
+    async def main() -> None:
+        _reader, writer = await asyncio.open_connection("127.0.0.1", redis_empty.port)
+        writer.transport.abort()
+        while not await asyncio.to_thread(lambda: "closed=True" in repr(writer.transport)):
+            await asyncio.sleep(0.01)
+
+        async def on_a_closed_transport(_client: object) -> None:
+            writer.writelines([b"PING\r\n"])
+
+        async def fail(_client: object) -> None:
+            raise RuntimeError("something else")
+
+        async with RedisLink(f"redis://127.0.0.1:{redis_empty.port}/0", SystemClock()) as link:
+            with pytest.raises(RuntimeError, match="something else"):
+                await link.run(fail)
+            with pytest.raises(Unavailable):
+                await link.run(on_a_closed_transport)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
