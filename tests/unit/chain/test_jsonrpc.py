@@ -114,7 +114,7 @@ async def test_a_line_that_ends_in_the_moment_it_is_used_again_is_no_fault(clock
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    url = "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server, JsonRpcChains({CHAIN: [url]}, clock) as chains:
         head = await chains.head(CHAIN)  # two questions
         assert await chains.read(head, [Call(b"\x11" * 20, b"")]) == [Returned(b"\x00" * 32)]
