@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from streamgate.ports.storage import BlobStore
 PIECE = 1 << 20
 AT_ONCE = 16
 """Requests to the object store at a time."""
+
+FEW = 4
+"""Objects of a folder up to which each is asked for by itself."""
 
 
 async def put_all(blobs: BlobStore, objects: Sequence[tuple[str, bytes]]) -> None:
@@ -26,9 +30,18 @@ async def put_all(blobs: BlobStore, objects: Sequence[tuple[str, bytes]]) -> Non
 
 
 async def all_there(blobs: BlobStore, keys: Sequence[str]) -> bool:
-    """Whether every one of the objects exists."""
-    for start in range(0, len(keys), AT_ONCE):
-        if None in await asyncio.gather(*(blobs.stat(key) for key in keys[start : start + AT_ONCE])):
+    """Whether every one of the objects exists.
+
+    Those of a folder that holds many are looked up in its list, which is one request for a thousand of them; what a list does not
+    name is asked for by itself before it counts as missing.
+    """
+    wanted = set(keys)
+    for folder, count in Counter(key.rpartition("/")[0] for key in wanted).items():
+        if folder and count > FEW:
+            wanted -= {info.key async for info in blobs.list(f"{folder}/")}
+    left = sorted(wanted)
+    for start in range(0, len(left), AT_ONCE):
+        if None in await asyncio.gather(*(blobs.stat(key) for key in left[start : start + AT_ONCE])):
             return False
     return True
 

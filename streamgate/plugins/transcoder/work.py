@@ -33,8 +33,9 @@ from streamgate.plugins.transcoder.films import (
     Films,
     SheetPayload,
 )
-from streamgate.plugins.transcoder.objects import all_there, pieces
+from streamgate.plugins.transcoder.objects import pieces
 from streamgate.plugins.transcoder.settings import TranscoderSettings
+from streamgate.plugins.transcoder.sources import Sources, checked
 from streamgate.plugins.transcoder.store import Film
 from streamgate.ports.storage import BlobStore
 from streamgate.runtime.database import Transaction
@@ -49,8 +50,6 @@ WORTH_ANOTHER_TRY = frozenset({FailureCode.TIMEOUT, FailureCode.INTERNAL, Failur
 
 STILL_READ_S = 60.0
 """Seconds that what was served of an upload may still be asked for after the film has its plan."""
-
-GONE = "The uploaded bytes of the film are gone. Upload it again."
 
 
 class TranscodeWork:
@@ -70,7 +69,7 @@ class TranscodeWork:
     ) -> None:
         self._settings = settings
         self._films = films
-        self._uploads = uploads
+        self._sources = Sources(uploads, blobs)
         self._blobs = blobs
         self._sandbox = sandbox
         self._outbox = outbox
@@ -160,7 +159,7 @@ class TranscodeWork:
         if film is None or film.plan is None or film.plan.width is None or film.poster_wish > payload.wish:
             return
         try:
-            source = await self._uploads.source(film.asset_id)
+            source = await self._sources.named(film.asset_id)
             async with source_bytes.opened(source, self._blobs) as data:
                 jpeg = await self._sandbox.poster(data, film.plan, at_s=payload.at_s)
         except (MediaRefused, NotFound) as error:
@@ -190,7 +189,7 @@ class TranscodeWork:
                 return
         jpeg, code = b"", FailureCode.MALFORMED_MEDIA
         try:
-            source = await self._source(film.asset_id)
+            source = await self._sources.whole(film.asset_id)
             async with source_bytes.opened(source, self._blobs) as data:
                 eager, limit_s = attempt.job.priority > BEGINNING, self._settings.chunk_timeout_s
                 jpeg = await self._sandbox.sheet(data, film.plan, payload.number, eager=eager, timeout_s=limit_s)
@@ -235,36 +234,30 @@ class TranscodeWork:
 
     async def _plan(self, attempt: Attempt, asset_id: str, plan_id: str) -> MediaPlan:
         """Plan the film, and store what the plan brings along."""
-        source = await self._source(asset_id)
+        source = await self._sources.named(asset_id)
         if attempt.job.attempt > 1:
             film = await self._films.get(asset_id)
             await planned.forget_others(self._blobs, asset_id, film.plan_id if film is not None else None)
         folder = self._folder(attempt)
         try:
-            async with source_bytes.opened(source, self._blobs) as data:
-                limit_s = self._settings.plan_timeout_s
-                plan = await self._sandbox.plan(
-                    data, ladder=self.ladder, limits=self.limits, timeout_s=limit_s, folder=folder
-                )
+            # Planning reads little of the source: that the rest is there is looked up meanwhile.
+            plan = await checked(self._looked_at(source, folder), self._sources.complete(source))
             return await planned.kept(self._blobs, asset_id, plan_id, plan, source.parts, folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    async def _looked_at(self, source: Source, folder: Path) -> MediaPlan:
+        async with source_bytes.opened(source, self._blobs) as data:
+            limit_s = self._settings.plan_timeout_s
+            return await self._sandbox.plan(
+                data, ladder=self.ladder, limits=self.limits, timeout_s=limit_s, folder=folder
+            )
 
     def _folder(self, attempt: Attempt) -> Path:
         """An empty folder for what a child of this attempt writes."""
         folder = self._scratch / f"{attempt.job.id}-{attempt.job.attempt}"
         folder.mkdir(mode=0o700, parents=True)
         return folder
-
-    async def _source(self, asset_id: str) -> Source:
-        """Where the film's bytes lie; `MediaRefused` when they are gone."""
-        try:
-            source = await self._uploads.source(asset_id)
-        except NotFound:
-            raise MediaRefused(FailureCode.TRUNCATED_MEDIA, GONE) from None
-        if not await all_there(self._blobs, [part.key for part in source.parts]):
-            raise MediaRefused(FailureCode.TRUNCATED_MEDIA, GONE)
-        return source
 
     async def _refuse(self, attempt: Attempt, asset_id: str, refused: MediaRefused) -> None:
         """The film cannot be played: say so, and end the job as failed. Raises `PermanentFailure`, or for another try."""
@@ -296,7 +289,7 @@ class TranscodeWork:
     ) -> EncodedChunk | None:
         """The encoded chunk; None when it was found to be impossible and that is written down."""
         try:
-            source = await self._source(film.asset_id)
+            source = await self._sources.whole(film.asset_id)
             index = standing.index_key(film.asset_id, payload.plan_id)
             excerpt = await source_bytes.excerpt(self._indexes, index, plan, payload.chunk, names)
             async with source_bytes.opened(source, self._blobs) as data:
