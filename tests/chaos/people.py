@@ -26,6 +26,7 @@ from tests.support.wallet import Wallet
 PIECE = 48 << 10
 TIMES = httpx.Timeout(12, connect=3)
 PAUSE_S = 0.4
+PATIENCE_S = 60.0
 SLACK_S = 0.3
 """Clocks are read on both sides of a request."""
 
@@ -37,6 +38,19 @@ MOST_WAITING = 6
 
 Tables = Sequence[Mapping[str, str]]
 """For each source, what each of its objects must hash to: path → SHA-256."""
+
+
+class ComesAgain(httpx.HTTPTransport):
+    """Asks again after 503, for `PATIENCE_S` at most: what is away for a moment is not lost."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            answer = super().handle_request(request)
+            if answer.status_code != 503 or time.monotonic() > until:
+                return answer
+            answer.close()
+            time.sleep(float(answer.headers.get("retry-after", 1)))
 
 
 @dataclass
@@ -52,9 +66,11 @@ class Stage:
     viewer: Wallet = field(default_factory=Wallet)
 
     @contextmanager
-    def client(self, token: str | None = None) -> Iterator[httpx.Client]:
+    def client(self, token: str | None = None, *, patient: bool = False) -> Iterator[httpx.Client]:
+        """``patient``: it comes again when it is told to."""
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        with httpx.Client(base_url=self.world.url, headers=headers, timeout=TIMES) as http:
+        transport = ComesAgain() if patient else None
+        with httpx.Client(base_url=self.world.url, headers=headers, timeout=TIMES, transport=transport) as http:
             yield http
 
     def pause(self, seconds: float = PAUSE_S) -> None:

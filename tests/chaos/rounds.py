@@ -231,7 +231,7 @@ def final(stage: Stage) -> None:
     stage.stopping.clear()
     book, world = stage.book, stage.world
     deadline = time.monotonic() + SETTLED_S
-    with stage.client(world.gateway.admin_key) as owner:
+    with stage.client(world.gateway.admin_key, patient=True) as owner:
         for film in book.films:
             while not film.complete and time.monotonic() < deadline:
                 go_on(stage, owner, film, random.Random(0), slowly=False)
@@ -242,10 +242,10 @@ def final(stage: Stage) -> None:
             if film.state != "ready":
                 book.wrong(f"{film.title}: {film.state or 'unknown'}, not ready without a hand")
             read_back(stage, owner, film)
-    with stage.client(stage.signed_in(stage.viewer)) as http:
+    with stage.client(stage.signed_in(stage.viewer), patient=True) as http:
         for film in book.ready():
             watched(stage, http, film)
-    with stage.client() as nobody:
+    with stage.client(patient=True) as nobody:
         for ended in book.ended:
             answer = nobody.get(ended.url)
             if answer.status_code != 403:

@@ -89,6 +89,13 @@ def test_a_lost_byte_is_found_out(
     assert stage.book.violations == ([f"t-1: {found}"] if found else [])
 
 
+def test_what_is_away_for_a_moment_is_asked_for_again(product: Product, stage: Stage) -> None:
+    answers = iter([(503, {"retry-after": "0"}, b""), (503, {"retry-after": "0"}, b""), (200, {}, b"there")])
+    product.says = lambda method, path: next(answers)
+    with stage.client(patient=True) as http:
+        assert http.get("/").content == b"there"
+
+
 def test_other_bytes_than_in_a_quiet_run_are_found_out(product: Product, stage: Stage, film: Film) -> None:
     product.says = lambda method, path: (200, {}, b"wrong")
     with stage.client() as http:
