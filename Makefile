@@ -54,7 +54,7 @@ corpus-passing: $(VENV)/.dev ## What of a folder of media files (DIR=…) passes
 fuzz: $(VENV)/.dev ## Ten thousand mutated films (COUNT=…, SEED=…)
 	@$(BIN)/python -m tools.fuzz --count $(or $(COUNT),10000) --seed $(or $(SEED),1)
 
-fuzz-index: $(VENV)/.dev ## Ten thousand mutated indexes of MP4 (COUNT=…, SEED=…)
+fuzz-index: $(VENV)/.dev ## Ten thousand mutated films of MP4, Matroska and MPEG-TS (COUNT=…, SEED=…)
 	@$(BIN)/python -m tools.fuzz_index --count $(or $(COUNT),10000) --seed $(or $(SEED),1)
 
 openapi: $(VENV)/.dev ## Write the packaged OpenAPI snapshot

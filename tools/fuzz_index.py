@@ -1,4 +1,4 @@
-"""``make fuzz-index``: MP4 and Matroska with something wrong in what says where samples are, thousands of times.
+"""``make fuzz-index``: MP4, Matroska and MPEG-TS with something wrong in what says where samples are, thousands of times.
 
 Each ends in a named refusal, or in a film whose every segment is whole: times that go on without a gap, key frames at the
 beginnings, nothing but bytes of the source and no more of them than there are. Never in another error, and never slowly.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import random
 import resource
+import socket
 import struct
 import subprocess
 import sys
@@ -16,15 +17,25 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
+from streamgate.media.model import Limits
+from streamgate.media.opening import MAX_PIXELS, Source
+from streamgate.media.probe import probe
+from streamgate.media.remux import shapes
+from streamgate.packaging.arriving import Arriving
+from streamgate.packaging.growingtransport import GrowingCopy
 from streamgate.packaging.matroskaindex import index_matroska
 from streamgate.packaging.sampleindex import IndexedTrack, IndexRefused, Read, SourceIndex, index_mp4
 from streamgate.packaging.segments import MAX_SEGMENT, StoredIndex, assemble
+from streamgate.packaging.transport import Shape
+from streamgate.packaging.tspackets import PACKET
 
 Index = Callable[[Read, int], SourceIndex]
 
+_MATROSKA = ("mkv", "webm")
 LONGEST_S = 2.0
 LARGEST_MIB = 1500
 _NUMBERS = (0, 1, 2, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
@@ -71,6 +82,9 @@ SEEDS: dict[str, tuple[str, ...]] = {
     "small.mkv": (*_X264, "-cluster_time_limit", "100", "-shortest"),
     "live.mkv": (*_X264, "-live", "1"),
     "hevc.mkv": _X265,
+    "opus.webm": ("-vf", "scale=64:64", "-c:v", "libsvtav1", "-preset", "12", "-g", "24", "-c:a", "libopus"),
+    "plain.ts": _X264,
+    "hevc.ts": _X265,
 }
 """Name of a seed film → how the ffmpeg command line makes its picture."""
 
@@ -126,10 +140,10 @@ def run(films: list[tuple[str, bytes]], count: int, seed: int) -> tuple[Counter[
     for number in range(count):
         name, data = films[number % len(films)]
         chance = random.Random(seed * 1_000_003 + number)
-        mutated = mutate_matroska(data, chance) if name.endswith("mkv") else mutate(data, chance)
+        mutated = _mutated(name, data, chance)
         began = time.perf_counter()
         try:
-            end = examine(mutated, indexed_as(name))
+            end = examine_film(name, mutated, data)
         except Exception as error:  # noqa: BLE001 (the point is to see everything)
             end = type(error).__name__
             wrong.append(f"{name} mutation {number} (seed {seed}): {type(error).__name__}: {error}")
@@ -139,6 +153,12 @@ def run(films: list[tuple[str, bytes]], count: int, seed: int) -> tuple[Counter[
             wrong.append(f"{name} mutation {number} (seed {seed}): took {took:.1f} s")
         ends[end] += 1
     return ends, wrong, slowest
+
+
+def _mutated(name: str, data: bytes, chance: random.Random) -> bytes:
+    if name.endswith(".ts"):
+        return mutate_transport(data, chance)
+    return mutate_matroska(data, chance) if name.endswith(_MATROSKA) else mutate(data, chance)
 
 
 def mutate(data: bytes, chance: random.Random) -> bytes:
@@ -203,9 +223,66 @@ def mutate_matroska(data: bytes, chance: random.Random) -> bytes:
     return bytes(made)
 
 
+def mutate_transport(data: bytes, chance: random.Random) -> bytes:
+    """As `mutate`, by packets: their headers, those of what begins in them, anything in them; packets that are missing or moved."""
+    made = bytearray(data)
+    for _ in range(chance.choice((1, 1, 2, 4))):
+        at = chance.randrange(len(made) // PACKET) * PACKET
+        kind = chance.randrange(5)
+        if kind <= 2:
+            inside = chance.choice((chance.randrange(6), chance.randrange(40), chance.randrange(PACKET)))
+            made[at + inside] = chance.choice(
+                (0, 1, 0x47, 0x7F, 0x80, 0xFF, chance.randrange(256), made[at + inside] ^ 1)
+            )
+        elif kind == 3:
+            del made[at : at + chance.choice((PACKET, 8 * PACKET, chance.randrange(1, 400)))]
+        else:
+            other = chance.randrange(len(made) // PACKET) * PACKET
+            made[at : at + PACKET], made[other : other + PACKET] = made[other : other + PACKET], made[at : at + PACKET]
+    if chance.random() < 0.05:
+        del made[chance.randrange(PACKET, len(made)) :]
+    return bytes(made)
+
+
 def indexed_as(name: str) -> Index:
-    """What reads a seed film of this name."""
-    return index_matroska if name.endswith("mkv") else index_mp4
+    """What reads a seed film of this name, which is no MPEG-TS."""
+    return index_matroska if name.endswith(_MATROSKA) else index_mp4
+
+
+def examine_film(name: str, data: bytes, original: bytes) -> str:
+    """As `examine`, of what was made of the seed film ``original`` of this name."""
+    return examine_transport(data, _shapes(original)) if name.endswith(".ts") else examine(data, indexed_as(name))
+
+
+@lru_cache
+def _shapes(original: bytes) -> tuple[Shape, ...]:
+    with socket.socket() as unused:
+        source = Source(0, None, unused).excerpt(original)
+        found = probe(source, Limits())
+        with source.open(MAX_PIXELS) as container:
+            return tuple(shapes(container, found))
+
+
+def examine_transport(data: bytes, tracks: tuple[Shape, ...]) -> str:
+    """As `examine`, of an MPEG-TS with these tracks that arrives in three pieces; ``nothing`` where none of it is listed."""
+    written, saved = bytearray(), b""
+
+    def write(sample: bytes) -> int:
+        written.extend(sample)
+        return len(written) - len(sample)
+
+    index = None
+    try:
+        for end in (len(data) // 2, len(data) * 3 // 4, len(data)):
+            copy = GrowingCopy.resumed(saved, write) if saved else GrowingCopy((PACKET, 0), tracks, write, b"")
+            copy.advance(Arriving(lambda offset, length: data[offset : offset + length], len(data), [(0, end)]))
+            saved = copy.saved()
+            index = copy.index(len(written), 4.0)
+    except IndexRefused as refused:
+        return _code(refused)
+    if len(written) > 2 * len(data):
+        raise NotWhole("more was written out than there is")
+    return "nothing" if index is None else _whole(index, bytes(written))
 
 
 def examine(data: bytes, index_of: Index = index_mp4) -> str:
@@ -219,9 +296,24 @@ def examine(data: bytes, index_of: Index = index_mp4) -> str:
     try:
         index = index_of(read, len(data))
     except IndexRefused as refused:
-        if not refused.detail.endswith("."):
-            raise NotWhole("a refusal without a sentence") from refused
-        return refused.code
+        return _code(refused)
+    return _whole(index, data)
+
+
+def _code(refused: IndexRefused) -> str:
+    if not refused.detail.endswith("."):
+        raise NotWhole("a refusal without a sentence") from refused
+    return refused.code
+
+
+def _whole(index: SourceIndex, data: bytes) -> str:
+    """``film`` where every segment of it is whole."""
+
+    def read(offset: int, length: int) -> bytes:
+        if offset < 0 or length < 0:
+            raise NotWhole("read outside the source")
+        return data[offset : offset + length]
+
     stored = StoredIndex.load(index.blob, len(data))
     tracks = [track for track in (index.video, *index.audio) if track is not None]
     if not tracks:

@@ -95,7 +95,8 @@ def _do(order: Order, link: socket.socket, confined: tuple[str, ...]) -> Answer:
     if isinstance(task, ProbeTask):
         return Attempted(_try_to_escape(task), confined)
     if isinstance(task, GrowTask):
-        return Looked(look(opening.Source(order.source.size, None, link, task.extents), task))
+        arriving = opening.Source(order.source.size, None, link, task.extents)
+        return Looked(look(arriving, task, Path(order.confinement.folder or "")))
     source = opening.Source(order.source.size, order.source.path, link)
     if isinstance(task, PlanTask):
         folder = Path(order.confinement.folder) if order.confinement.folder else None

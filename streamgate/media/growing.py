@@ -8,13 +8,25 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 
 from streamgate.domain.asset import FailureCode
+from streamgate.media import growingremux
+from streamgate.media.growingremux import Copied
 from streamgate.media.model import Grown, MediaPlan, PlannedRendition
 from streamgate.media.opening import Source, refused
-from streamgate.media.passing import Passing, audio_rendition, chosen, stands_first, video_rendition
+from streamgate.media.passing import (
+    TRANSPORT,
+    WRITTEN_OUT,
+    Passing,
+    audio_rendition,
+    chosen,
+    stands_first,
+    video_rendition,
+)
 from streamgate.media.plan import default_audio
 from streamgate.media.probe import Probe, probe
 from streamgate.media.wire import GrowTask
@@ -24,6 +36,8 @@ from streamgate.packaging.sampleindex import IndexedTrack, IndexRefused, SourceI
 
 SOUND_LATER = "The film has sound that is encoded once it is there."
 NOT_EVERYWHERE = "The video is not one that every player takes: it plays when smaller renditions are there."
+
+TOO_RARE = "The film needs too many bytes between two key frames to play before it is whole."
 
 _NOTHING_YET = "table_short"
 """The code of a track that has no samples (yet)."""
@@ -35,44 +49,68 @@ _STEP = 256 << 10
 @dataclass(frozen=True, slots=True)
 class _SoFar:
     """What is known of a source: its index, if there is one, whether that goes on as more arrives, and how far the source must have
-    come before there is more; ``state`` as in `Grown`."""
+    come before there is more; ``state`` as in `Grown`. ``copied``: where it is written out, and the index is of that."""
 
     index: SourceIndex | None
     more: bool
     wanted: int
     state: bytes = b""
+    copied: Copied | None = None
 
 
-def look(source: Source, task: GrowTask) -> Grown:
-    """Look at what has arrived. Raises `MediaRefused` for a film that is longer than films may be."""
+def look(source: Source, task: GrowTask, folder: Path) -> Grown:
+    """Look at what has arrived; ``folder``: where it may be written out. Raises `MediaRefused` for a film that is longer than films
+    may be."""
     before = task.before
     with source.ranges() as raw:
         read = Arriving(raw.range, source.size, task.extents, before.looked_at, before.lies)
         try:
-            matroska = read(0, 4) == growingmatroska.MAGIC
-            found = _matroska(read, task) if matroska else _mp4(read, task)
+            found = _so_far(source, read, task, folder)
         except IndexRefused as why:
             return Grown(reason=why.detail)
-    index, more = found.index, found.more
+    index, more, copied = found.index, found.more, found.copied
     if index is None:
-        return Grown(wanted=found.wanted, state=found.state)
+        return _as_before(before, read, copied) if copied else Grown(wanted=found.wanted, state=found.state)
     tracks = [*([index.video] if index.video is not None else []), *index.audio]
-    count = _complete(tracks, read.arrived) if more else _listed(tracks, read.arrived)
+    there = copied.size if copied is not None else read.arrived
+    count = _complete(tracks, there) if more else _listed(tracks, there)
+    if copied is not None and count <= before.count:
+        return _as_before(before, read, copied)
     # An index that goes on is another one each time: it is worth storing when it tells of a segment more.
     same = more and count == before.count
     mark = before.mark if same else hashlib.sha256(index.blob).digest() if count else b""
-    plan = _plan(source, index, task) if mark != before.mark else None
+    plan: MediaPlan | str | None = None
+    if mark != before.mark:
+        plan = _plan(index, (copied.found if copied else None) or probe(source, task.limits), task)
     if isinstance(plan, str):
         return Grown(reason=plan)
     return Grown(
         plan=plan,
         count=count,
         wanted=found.wanted if more else _after(tracks, count),
-        looked_at=read.arrived,
+        looked_at=copied.at if copied is not None else read.arrived,
         lies=read.lies,
         mark=mark,
         state=found.state,
+        size=copied.size if copied is not None else 0,
+        written=copied.lengths if copied is not None else (),
     )
+
+
+def _as_before(before: Grown, read: Arriving, copied: Copied) -> Grown:
+    """Nothing more is listed, so nothing that was written out counts: the next look goes on from where this one did."""
+    if copied.most:
+        return Grown(reason=TOO_RARE)
+    return replace(before, plan=None, wanted=copied.wanted, looked_at=read.arrived, written=())
+
+
+def _so_far(source: Source, read: Arriving, task: GrowTask, folder: Path) -> _SoFar:
+    if growingremux.goes_on(read):
+        copied = growingremux.copy_on(source, read, task, folder)
+        return _SoFar(copied.index, more=True, wanted=copied.wanted, state=copied.state, copied=copied)
+    if read(0, 4) == growingmatroska.MAGIC:
+        return _matroska(read, task)
+    return _mp4(read, task)
 
 
 def _mp4(read: Arriving, task: GrowTask) -> _SoFar:
@@ -116,9 +154,8 @@ def _after(tracks: list[IndexedTrack], count: int) -> int | None:
     return max(more) if more else None
 
 
-def _plan(source: Source, index: SourceIndex, task: GrowTask) -> MediaPlan | str:
+def _plan(index: SourceIndex, found: Probe, task: GrowTask) -> MediaPlan | str:
     """The plan of what passes through, or why the film has to be whole before it plays."""
-    found = probe(source, task.limits)
     passed = chosen(index, found)
     if isinstance(passed, str):
         return passed
@@ -141,7 +178,7 @@ def _plan(source: Source, index: SourceIndex, task: GrowTask) -> MediaPlan | str
         chunks=(),
         recipe=b"",
         warnings=found.warnings,
-        reason=passed.reason,
+        reason=WRITTEN_OUT if found.container == TRANSPORT else passed.reason,
         index=index.blob,
     )
 

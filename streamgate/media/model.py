@@ -177,6 +177,9 @@ class Grown(msgspec.Struct, frozen=True, kw_only=True):
     that has fewer is there as a whole. ``wanted``: the end of the bytes that must have arrived before another look finds more; None
     when it will find no more before the last byte, because of ``reason`` if it is not that all is there. ``looked_at`` and
     ``lies``: what the next look need not look at again; ``state``: where a scan stands that goes on from there.
+
+    ``size``: bytes that the source has been written out to by now, where it had to be; the index is of those. ``written``: the
+    lengths of the files (`remuxed_file`) that this look wrote.
     """
 
     plan: MediaPlan | None = None
@@ -187,3 +190,5 @@ class Grown(msgspec.Struct, frozen=True, kw_only=True):
     mark: bytes = b""
     state: bytes = b""
     reason: str = ""
+    size: int = 0
+    written: tuple[int, ...] = ()

@@ -29,7 +29,8 @@ SOURCE = "source"
 
 _INDEXED = {"mp4": index_mp4, "matroska": index_matroska}
 
-_TRANSPORT = "mpegts"
+TRANSPORT = "mpegts"
+"""What a `Probe` calls files that are written out."""
 
 LARGEST_INDEX = 48 << 20
 """Bytes of a stored index: it crosses from the child in one message."""
@@ -130,7 +131,7 @@ def passing(
     """What of the film passes through, or the sentence that says why nothing does. ``ahead``: `index_ahead`."""
     if not ladder.passthrough:
         return SWITCHED_OFF
-    if found.container == _TRANSPORT and room is not None:
+    if found.container == TRANSPORT and room is not None:
         return _written_out(source, found, ladder, room)
     if found.container not in _INDEXED:
         return "Files of this kind are not served as they are; every rendition is encoded from the upload."

@@ -21,7 +21,8 @@ from streamgate.media.opening import MAX_PIXELS, Source
 from streamgate.media.probe import Probe
 from streamgate.packaging.cutting import SourceIndex
 from streamgate.packaging.mp4boxes import IndexRefused
-from streamgate.packaging.transport import CLOCK, Pictures, Sound, index_gathered, jumps
+from streamgate.packaging.transport import Pictures, Shape, Sound, index_gathered, writer
+from streamgate.packaging.tspackets import CLOCK, jumps
 
 PART = 1 << 30
 """Bytes of one of the files that are written, at most."""
@@ -38,7 +39,8 @@ _LOOKED = 512
 
 @dataclass(slots=True)
 class Parts:
-    """Samples one behind the other, in files of a folder; ``lengths`` of the files in bytes."""
+    """Samples one behind the other, in files of a folder; ``lengths`` of the files in bytes; ``size``: where the next sample
+    begins, also behind those that were written before."""
 
     folder: Path
     lengths: list[int] = field(default_factory=list)
@@ -88,11 +90,11 @@ def remux(source: Source, found: Probe, *, folder: Path, within_s: float, segmen
     try:
         try:
             with source.open(MAX_PIXELS) as container:
-                tracks = _tracks(container, found, parts)
+                about = shapes(container, found)
+                tracks = {shape.number: writer(shape, parts.write) for shape in about}
                 zero = _copy(container, tracks, time.monotonic() + within_s)
             parts.close()
-            languages = {track.index: track.language for track in found.audio}
-            gathered = [(index, languages.get(index), track) for index, track in tracks.items()]
+            gathered = [(shape.number, shape.language, tracks[shape.number]) for shape in about]
             index = index_gathered(parts.read, parts.size, gathered, zero=zero, segment_s=segment_s)
         except MemoryError:
             raise IndexRefused("too_many_samples", "The film has too many samples to be served as it is.") from None
@@ -111,25 +113,25 @@ def remux(source: Source, found: Probe, *, folder: Path, within_s: float, segmen
     return Remuxed(index, tuple(parts.lengths))
 
 
-def _tracks(container: InputContainer, found: Probe, parts: Parts) -> dict[int, Pictures | Sound]:
-    """The tracks to be written out, pictures first, by stream index."""
-    tracks: dict[int, Pictures | Sound] = {}
+def shapes(container: InputContainer, found: Probe) -> list[Shape]:
+    """What the tracks are that can be written out, pictures first. Raises `IndexRefused`."""
+    tracks: list[Shape] = []
     if found.video is not None:
         stream = container.streams[found.video.index]
         assert isinstance(stream, VideoStream)
         context = stream.codec_context
         if found.video.interlaced or context.name not in _VIDEO or context.pix_fmt not in _PICTURES:
             raise IndexRefused("codec", "The video is of a kind that browsers do not play, or interlaced.")
-        shape = stream.sample_aspect_ratio or Fraction(1)
-        across, down = (shape.numerator, shape.denominator) if shape > 0 else (1, 1)
+        pixel = stream.sample_aspect_ratio or Fraction(1)
+        shape = (pixel.numerator, pixel.denominator) if pixel > 0 else (1, 1)
         size = context.width, context.height
-        tracks[stream.index] = Pictures(
-            parts.write, context.name, bytes(context.extradata or b""), size, (across, down)
-        )
+        parameters = bytes(context.extradata or b"")
+        tracks.append(Shape(stream.index, stream.id, None, context.name, parameters, size, shape))
     for track in found.audio:
-        if container.streams[track.index].codec_context.name == _AUDIO:
-            tracks[track.index] = Sound(parts.write)
-    if any(container.streams[index].time_base != Fraction(1, CLOCK) for index in tracks):
+        heard = container.streams[track.index]
+        if heard.codec_context.name == _AUDIO:
+            tracks.append(Shape(heard.index, heard.id, track.language, _AUDIO))
+    if any(container.streams[track.number].time_base != Fraction(1, CLOCK) for track in tracks):
         raise jumps()
     if not tracks:
         raise IndexRefused("codec", "The sound is of a kind that is not served as it is.")

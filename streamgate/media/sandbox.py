@@ -129,16 +129,19 @@ class Sandbox:
         before: Grown,
         ladder: LadderSettings,
         limits: Limits,
+        folder: Path,
         timeout_s: float = 60.0,
     ) -> Grown:
         """What can be played of a source that still arrives: ``extents`` of it, as (begin, end), are there, the first from 0 on.
 
-        ``before``: what the last look came to. Raises `MediaRefused` as `plan` does.
+        ``before``: what the last look came to; ``folder``: an empty one, below the scratch folder, for what must be written out
+        (`Grown.written`). Raises `MediaRefused` as `plan` does.
         """
-        confinement = _confinement(_PLAN_MEMORY, timeout_s)
+        place = self._below_scratch(folder)
+        confinement = _confinement(_PLAN_MEMORY, timeout_s, folder=str(place))
         task = GrowTask(ladder, limits, extents, replace(before, plan=None))
         answer = await self._run(task, source, confinement, timeout_s, eager=False)
-        if not isinstance(answer, Looked):
+        if not isinstance(answer, Looked) or not _as_copied(answer.grown, before, place):
             raise _strange(answer)
         return answer.grown
 
@@ -314,7 +317,18 @@ def _as_written(plan: MediaPlan, folder: Path | None) -> bool:
     """Whether the files are there that a child says it has written."""
     if folder is None:
         return not plan.remuxed
-    return all(_is_file(folder / remuxed_file(number), length) for number, length in enumerate(plan.remuxed))
+    return _are_files(folder, plan.remuxed)
+
+
+def _as_copied(grown: Grown, before: Grown, folder: Path) -> bool:
+    """The same of what a look has written, which goes on where the last one ended."""
+    if not grown.written:
+        return True
+    return grown.size == before.size + sum(grown.written) and _are_files(folder, grown.written)
+
+
+def _are_files(folder: Path, lengths: Sequence[int]) -> bool:
+    return all(_is_file(folder / remuxed_file(number), length) for number, length in enumerate(lengths))
 
 
 def _is_file(path: Path, length: int) -> bool:

@@ -112,7 +112,7 @@ class ProbeTask(msgspec.Struct, frozen=True, tag=True):
 class GrowTask(msgspec.Struct, frozen=True, tag=True):
     """Look at a source that still arrives: what of it can be played now? ``extents``: what is there of it, as (begin, end).
 
-    ``before``: what the last look at it came to, without its plan.
+    ``before``: what the last look at it came to, without its plan. What is written out goes into the folder of the confinement.
     """
 
     ladder: LadderSettings

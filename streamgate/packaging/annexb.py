@@ -10,9 +10,15 @@ _DELIMITERS = {"h264": {9}, "hevc": {35}}
 PARAMETERS = {"h264": (7, 8), "hevc": (32, 33, 34)}
 """Kinds of units that hold parameter sets, in the order of the configuration record."""
 
+_SLICES = {"h264": range(1, 6), "hevc": range(32)}
+_KEYS = {"h264": range(5, 6), "hevc": range(16, 22)}
+_FIRST = 0x80
+"""Set in the first byte of a slice's header where the slice is the first of a picture."""
+
 _HIGH = {100, 110, 122, 144}
 _420, _8_BIT = 1, 0
 _RATES = 13
+_HERTZ = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 _MAIN, _LC = 1, 2
 
 
@@ -40,6 +46,17 @@ def sample(data: bytes, codec: str, known: frozenset[bytes]) -> bytes:
         elif found not in _DELIMITERS[codec]:
             kept += [len(unit).to_bytes(4, "big"), unit]
     return b"".join(kept)
+
+
+def key_picture(data: bytes, codec: str) -> bool:
+    """Whether a byte stream is a picture that decoding can begin with; `ValueError` where it is not one whole picture."""
+    if not data.startswith((_START, b"\0" + _START)):
+        raise ValueError("a picture that does not begin here")
+    slices = [unit for unit in units(data) if kind(unit, codec) in _SLICES[codec]]
+    first = 2 if codec == "hevc" else 1
+    if [len(unit) > first and unit[first] >= _FIRST for unit in slices] != [True] + [False] * (len(slices) - 1):
+        raise ValueError("not one picture")
+    return kind(slices[0], codec) in _KEYS[codec]
 
 
 def record(parameters: Sequence[bytes], codec: str) -> bytes:
@@ -84,6 +101,21 @@ def _hevc(sets: list[list[bytes]]) -> bytes:
 
 def _counted(unit: bytes) -> bytes:
     return struct.pack(">H", len(unit)) + unit
+
+
+def frame_length(data: bytes | bytearray, at: int) -> int:
+    """Bytes of the ADTS frame that begins there; 0 where too few have come to tell. `ValueError` where none begins."""
+    if len(data) - at < 7:
+        return 0
+    length = (data[at + 3] & 3) << 11 | data[at + 4] << 3 | data[at + 5] >> 5
+    if data[at] != 0xFF or data[at + 1] & 0xF6 != 0xF0 or length < 8:
+        raise ValueError("not an ADTS frame")
+    return length
+
+
+def sampling_rate(config: bytes) -> int:
+    """Samples of sound a second, out of what `aac` says of a frame."""
+    return _HERTZ[(config[0] & 7) << 1 | config[1] >> 7]
 
 
 def aac(frame: bytes) -> tuple[bytes, bytes]:

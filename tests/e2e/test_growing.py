@@ -50,6 +50,12 @@ def film(folder: Path) -> bytes:
     ).read_bytes()
 
 
+@pytest.fixture(scope="module")
+def transport(folder: Path, film: bytes) -> bytes:
+    """The same as MPEG-TS."""
+    return by_ffmpeg(folder, "first.ts", "-i", str(folder / "first.mp4"), "-c", "copy").read_bytes()
+
+
 def needed(data: bytes, number: int) -> int:
     """Bytes that must have come for segment ``number`` of picture and sound to be there."""
     index = passed(data).index
@@ -96,7 +102,7 @@ def test_a_film_plays_as_far_as_it_has_come(growing: Server, film: bytes) -> Non
     assert httpx.get(f"{base}manifest.mpd").status_code == 200
 
 
-@pytest.mark.parametrize("name", ["fragments.mp4", "film.mkv"])
+@pytest.mark.parametrize("name", ["fragments.mp4", "film.mkv", "film.ts"])
 def test_a_film_without_an_index_plays_as_far_as_it_has_come(growing: Server, folder: Path, name: str) -> None:
     """Nobody knows how long it is: what is listed goes on, and never changes."""
     flags = ("-movflags", "+frag_keyframe+empty_moov") if name.endswith("mp4") else ()
@@ -105,6 +111,7 @@ def test_a_film_without_an_index_plays_as_far_as_it_has_come(growing: Server, fo
     sending.part(0.5)
     base = sending.base()
     first = wait_listed(base, 2)
+    assert "#EXT-X-PLAYLIST-TYPE:EVENT" in httpx.get(f"{base}source/playlist.m3u8").text
     kept = [httpx.get(f"{base}{name}/0.m4s").content for name in ("source", "audio-1")]
     sending.part(0.85)
     more = wait_listed(base, len(first) + 1)
@@ -162,8 +169,9 @@ def test_only_those_for_whom_the_film_is_watch_it(growing: Server, film: bytes) 
 
 
 @pytest.mark.parametrize("end", ["upload", "film"])
-def test_what_is_given_up_is_not_served_any_more(growing: Server, film: bytes, end: str) -> None:
-    sending = Sending(growing, film, visibility="public")
+def test_what_is_given_up_is_not_served_any_more(growing: Server, film: bytes, transport: bytes, end: str) -> None:
+    """Nor is what was written out of it kept."""
+    sending = Sending(growing, transport if end == "upload" else film, visibility="public")
     sending.part(0.5)
     base = sending.base()
     assert httpx.get(f"{base}source/0.m4s").status_code == 200
@@ -179,24 +187,33 @@ def test_what_is_given_up_is_not_served_any_more(growing: Server, film: bytes, e
     assert not (objects / "uploads" / sending.path.rsplit("/", 1)[1] / "0").exists()
 
 
-def test_an_upload_goes_on_and_plays_on_after_the_server_was_killed(tmp_path: Path, film: bytes) -> None:
+def test_an_upload_goes_on_and_plays_on_after_the_server_was_killed(
+    tmp_path: Path, film: bytes, transport: bytes
+) -> None:
+    """One of which an index is read anew each time, and one that is written out from where the last look stopped."""
     server = Server(tmp_path / "data", SMALL)
     server.start()
     try:
-        sending = Sending(server, film, visibility="public")
+        sending, other = Sending(server, film, visibility="public"), Sending(server, transport, visibility="public")
         sending.until(needed(film, 2))
-        base = sending.base()
+        other.part(0.5)
+        base, beside = sending.base(), other.base()
         before = wait_listed(base, 3)
+        listed_beside = len(wait_listed(beside, 2))
         first = httpx.get(f"{base}source/0.m4s").content
+        first_beside = httpx.get(f"{beside}source/0.m4s").content
         server.kill()
         server.start()
         assert listed(base)[:3] == before[:3]
         assert httpx.get(f"{base}source/0.m4s").content == first
+        assert httpx.get(f"{beside}source/0.m4s").content == first_beside
+        other.part(0.9)
         with sending.http() as http:
             offset = int(http.head(sending.path, headers={"tus-resumable": "1.0.0"}).headers["upload-offset"])
         assert offset == sending.at
         sending.until(needed(film, 5))
         assert wait_listed(base, 6)[:3] == before[:3]
+        wait_listed(beside, listed_beside + 2)
         sending.rest()
         assert wait_final(server, sending.asset_id)["state"] == "ready"
         wait_for(lambda: len(listed(base)) == 8)

@@ -6,21 +6,25 @@ A look at the index reads everything anew, so one that is lost costs nothing; wh
 from __future__ import annotations
 
 import asyncio
+import secrets
+import shutil
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Literal
 
 import structlog
 from msgspec.structs import replace
 
-from streamgate.contracts.upload import GrowingPayload, GrowingSource, Uploads
+from streamgate.contracts.upload import GrowingPayload, GrowingSource, SourcePart, Uploads
 from streamgate.domain.asset import MediaRefused
 from streamgate.domain.errors import NotFound
 from streamgate.domain.identity import Prefix, new_id
-from streamgate.media.model import Grown, LadderSettings, Limits, MediaPlan
+from streamgate.media.model import Grown, LadderSettings, Limits, MediaPlan, remuxed_file
 from streamgate.media.sandbox import Sandbox
 from streamgate.plugins.transcoder import standing, store
 from streamgate.plugins.transcoder.films import Films
+from streamgate.plugins.transcoder.objects import pieces, put_all
 from streamgate.plugins.transcoder.settings import TranscoderSettings
 from streamgate.plugins.transcoder.source_bytes import ArrivingBytes, Remembered
 from streamgate.plugins.transcoder.store import Growth
@@ -47,6 +51,9 @@ KEPT = 4
 
 FAR = 64 << 20
 """Bytes ahead of what has arrived beyond which an index is not waited for."""
+
+LEFT_FREE = 1 << 30
+"""Bytes of free space that are left beside the rest of an upload where it is written out as it arrives."""
 
 AFTER_RESTART_S = 1.0
 
@@ -75,6 +82,7 @@ class GrowingFilms:
         ladder: LadderSettings,
         limits: Limits,
         settings: TranscoderSettings,
+        scratch: Path,
         draining: asyncio.Event,
     ) -> None:
         self._films = films
@@ -84,6 +92,7 @@ class GrowingFilms:
         self._ladder = ladder
         self._limits = limits
         self._timeout_s = settings.plan_timeout_s
+        self._scratch = scratch
         self._draining = draining
 
     async def follow(self, attempt: Attempt) -> None:
@@ -119,7 +128,10 @@ class GrowingFilms:
         if film is None or film.growth is None:
             return Grown(wanted=0)
         known = film.growth
-        return Grown(wanted=0, count=known.count, looked_at=known.looked_at, lies=known.lies, mark=known.mark)
+        stood = Grown(wanted=0, count=known.count, looked_at=known.looked_at, lies=known.lies, mark=known.mark)
+        if known.state_key is None:
+            return stood
+        return replace(stood, state=await self._blobs.read(known.state_key), size=known.size)
 
     async def _pause(self) -> None:
         with suppress(TimeoutError):
@@ -130,43 +142,52 @@ class GrowingFilms:
 
     async def _look(self, attempt: Attempt, source: GrowingSource, before: Grown, known: Remembered) -> Grown | None:
         """Look at what has arrived, and make known what is new; None when there is no use in following any longer."""
-        there = ArrivingBytes(source, self._blobs, known)
+        folder = self._scratch / f"look-{attempt.job.id}-{attempt.job.attempt}"
+        folder.mkdir(mode=0o700, parents=True)
         try:
-            found = await self._sandbox.look(
+            found = await self._found(ArrivingBytes(source, self._blobs, known), before, folder)
+            log = structlog.get_logger().bind(asset_id=source.asset_id, arrived=source.arrived)
+            if found.wanted is None and found.count == 0:
+                log.info("an upload does not play before its last byte", reason=found.reason)
+                return None
+            if not found.count:
+                return found
+            return found if await self._publish(attempt, source, found, folder) else None
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    async def _found(self, there: ArrivingBytes, before: Grown, folder: Path) -> Grown:
+        try:
+            return await self._sandbox.look(
                 there,
                 extents=there.extents,
                 before=before,
                 ladder=self._ladder,
                 limits=self._limits,
+                folder=folder,
                 timeout_s=self._timeout_s,
             )
         except MediaRefused as refused:
-            found = Grown(reason=refused.failure.detail)
-        log = structlog.get_logger().bind(asset_id=source.asset_id, arrived=source.arrived)
-        if found.wanted is None and found.count == 0:
-            log.info("an upload does not play before its last byte", reason=found.reason)
-            return None
-        if not found.count:
-            return found
-        if not await self._publish(attempt, source, found):
-            return None
-        return found
+            return Grown(reason=refused.failure.detail)
 
-    async def _publish(self, attempt: Attempt, source: GrowingSource, found: Grown) -> bool:
-        """Store what a look found, if it is more than was known; False when the upload has ended meanwhile."""
+    async def _publish(self, attempt: Attempt, source: GrowingSource, found: Grown, folder: Path) -> bool:
+        """Store what a look found and wrote into ``folder``, if it is more than was known; False when the upload has ended
+        meanwhile."""
         films, asset_id = self._films, source.asset_id
         film = await films.get(asset_id)
         known = film.growth if film is not None else None
-        growth = await self._growth(asset_id, known, source, found)
-        if growth is None:
-            return False
+        plan_id, kept = known.plan_id if known is not None else new_id(Prefix.PLAN), False
         try:
-            kept = await self._keep(attempt, asset_id, growth)
+            growth = await self._growth(asset_id, plan_id, known, source, found, folder)
+            kept = growth is not None and await self._keep(attempt, asset_id, growth)
         finally:
-            if await films.get(asset_id) is None:
-                await self._blobs.delete_prefix(f"assets/{asset_id}/{growth.plan_id}/")
-        if not kept:
+            now = None if kept else await films.get(asset_id)
+            if not kept and (now is None or plan_id not in now.plans):
+                await self._blobs.delete_prefix(f"assets/{asset_id}/{plan_id}/")
+        if growth is None or not kept:
             return False
+        if known is not None and known.state_key not in {None, growth.state_key}:
+            await self._blobs.delete(known.state_key or "")
         if film is None or known is None or film.reported == 0 or known.plan.duration != growth.plan.duration:
             structlog.get_logger().info("an upload plays", asset_id=asset_id, arrived=source.arrived)
             await films.tell(asset_id)
@@ -182,7 +203,9 @@ class GrowingFilms:
             films.changed(tx, asset_id)
         return kept
 
-    async def _growth(self, asset_id: str, known: Growth | None, source: GrowingSource, found: Grown) -> Growth | None:
+    async def _growth(
+        self, asset_id: str, plan_id: str, known: Growth | None, source: GrowingSource, found: Grown, folder: Path
+    ) -> Growth | None:
         """What plays now, its objects stored; None where it would change what is listed already."""
         plan = found.plan
         if plan is None:
@@ -190,17 +213,43 @@ class GrowingFilms:
             return _more(known, source, found) if known is not None and same else None
         if known is not None and not _agrees(known, plan, found.count):
             return None
-        plan_id = known.plan_id if known is not None else new_id(Prefix.PLAN)
-        for rendition in plan.renditions:
-            await self._blobs.put(standing.init_key(asset_id, plan_id, rendition.name), rendition.init)
+        if found.written and not await self._may_be_written(known, source, found):
+            return None
+        inits = [(standing.init_key(asset_id, plan_id, r.name), r.init) for r in plan.renditions]
         key = f"{standing.index_key(asset_id, plan_id)}-{found.mark[:8].hex()}"
-        await self._blobs.put(key, plan.index)
+        await put_all(self._blobs, [*inits, (key, plan.index)])
         indexes = (key, *(known.indexes if known is not None else ()))
         for old in indexes[KEPT:]:
             await self._blobs.delete(old)
-        plan = replace(plan, index=b"")
-        begun = Growth(plan_id=plan_id, plan=plan, size=source.size, indexes=indexes[:KEPT])
+        begun = Growth(plan_id=plan_id, plan=replace(plan, index=b""), size=source.size, indexes=indexes[:KEPT])
+        if found.written:
+            begun = await self._written(asset_id, begun, known, found, folder)
         return _more(begun, source, found)
+
+    async def _may_be_written(self, known: Growth | None, source: GrowingSource, found: Grown) -> bool:
+        """Whether what a look wrote out goes on where the last one ended, and leaves room for the rest of the upload."""
+        more = sum(found.written)
+        if found.size - more != (known.size if known is not None else 0):
+            return False
+        free = await self._blobs.free_bytes()
+        if free is None or free - more - (source.size - source.arrived) >= LEFT_FREE:
+            return True
+        structlog.get_logger().warning("no room to play an upload before its last byte", asset_id=source.asset_id)
+        return False
+
+    async def _written(self, asset_id: str, begun: Growth, known: Growth | None, found: Grown, folder: Path) -> Growth:
+        """The same with what a look wrote out stored behind what earlier ones did.
+
+        Keys are never used twice: who has lost the job may still be writing.
+        """
+        parts, name = list(known.parts) if known is not None else [], secrets.token_hex(4)
+        for number, length in enumerate(found.written):
+            key = standing.remuxed_key(asset_id, begun.plan_id, f"{len(parts)}-{name}")
+            await self._blobs.put(key, pieces(folder / remuxed_file(number)))
+            parts.append(SourcePart(key, length))
+        state_key = standing.state_key(asset_id, begun.plan_id, f"{len(parts)}-{name}")
+        await self._blobs.put(state_key, found.state)
+        return replace(begun, size=found.size, parts=tuple(parts), state_key=state_key)
 
 
 def _more(known: Growth, source: GrowingSource, found: Grown) -> Growth:
@@ -208,7 +257,7 @@ def _more(known: Growth, source: GrowingSource, found: Grown) -> Growth:
     return replace(
         known,
         count=found.count,
-        parts=source.parts,
+        parts=source.parts if known.state_key is None else known.parts,
         looked_at=found.looked_at,
         lies=found.lies,
         mark=found.mark,

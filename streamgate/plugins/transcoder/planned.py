@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -37,11 +37,11 @@ async def kept(
     return replace(plan, captions=captions, index=b"", parts=tuple(indexed))
 
 
-async def forget_others(blobs: BlobStore, asset_id: str, plan_id: str | None) -> None:
-    """Delete what attempts that came to nothing wrote out of the film; ``plan_id``: the plan that it has."""
-    mine = standing.remuxed_key(asset_id, plan_id, 0).rpartition("/")[0] if plan_id is not None else None
+async def forget_others(blobs: BlobStore, asset_id: str, plans: Collection[str]) -> None:
+    """Delete what attempts that came to nothing wrote out of the film; ``plans``: those that it has, also while it arrives."""
+    mine = {standing.remuxed_key(asset_id, plan_id, 0).rpartition("/")[0] for plan_id in plans}
     found = [info.key async for info in blobs.list(f"assets/{asset_id}/")]
     for key in found:
         folder = key.rpartition("/")[0]
-        if folder.endswith(standing.REMUXED) and folder != mine:
+        if folder.endswith(standing.REMUXED) and folder not in mine:
             await blobs.delete(key)

@@ -67,7 +67,7 @@ async def setup(context: Context[TranscoderSettings]) -> AsyncGenerator[Parts, N
     slots, drain, grace = settings.workers or max(1, (os.cpu_count() or 1) // 4), context.draining, settings.grace_s
     service = TranscodingService(films=films, catalog=catalog, blobs=blobs, arrivals=arrivals, draining=drain)
     transcoding: Transcoding = service
-    growing = GrowingFilms(films, uploads, blobs, sandbox, work.ladder, work.limits, settings, drain)
+    growing = GrowingFilms(films, uploads, blobs, sandbox, work.ladder, work.limits, settings, scratch, drain)
     cold = ColdLadders(films=films, catalog=catalog, blobs=blobs, outbox=outbox, days=settings.cold_days)
     handlers = work.handlers() | films.handlers() | cold.handlers()
 

@@ -202,9 +202,14 @@ def index_key(asset_id: str, plan_id: str) -> str:
     return f"assets/{asset_id}/{plan_id}/index"
 
 
-def remuxed_key(asset_id: str, plan_id: str, number: int) -> str:
-    """The storage key of a part, from 0, of what the upload was written out to."""
-    return f"assets/{asset_id}/{plan_id}/{REMUXED}/{number}"
+def remuxed_key(asset_id: str, plan_id: str, name: int | str) -> str:
+    """The storage key of a part of what the upload was written out to."""
+    return f"assets/{asset_id}/{plan_id}/{REMUXED}/{name}"
+
+
+def state_key(asset_id: str, plan_id: str, name: str) -> str:
+    """The storage key of where writing out an upload stands that still arrives."""
+    return f"assets/{asset_id}/{plan_id}/{REMUXED}/state-{name}"
 
 
 def caption_key(asset_id: str, plan_id: str, name: str) -> str:

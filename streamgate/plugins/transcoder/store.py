@@ -26,6 +26,9 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True):
 
     ``plan_id`` names it as a plan's does. ``parts``: what was there of the ``size`` bytes; ``indexes``: storage keys of its sample
     indexes, the one that counts first, then those that readers may still have. ``looked_at``, ``lies`` and ``mark``: see `Grown`.
+
+    ``state_key``: where a film is written out as it arrives, the storage key of what the next look goes on from. The parts are then
+    those that it was written out to, and ``size`` is that of all of them.
     """
 
     plan_id: str
@@ -37,6 +40,7 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True):
     looked_at: int = 0
     lies: tuple[int, ...] = ()
     mark: bytes = b""
+    state_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,12 @@ class Film:
     cold: bool = False
     growth: Growth | None = None
     growing: bool | None = None
+
+    @property
+    def plans(self) -> tuple[str, ...]:
+        """Names of the plans by which the film plays."""
+        named = (self.plan_id, self.growth.plan_id if self.growth is not None else None)
+        return tuple(name for name in named if name is not None)
 
 
 @dataclass(frozen=True, slots=True)

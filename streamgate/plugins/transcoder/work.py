@@ -237,7 +237,7 @@ class TranscodeWork:
         source = await self._sources.named(asset_id)
         if attempt.job.attempt > 1:
             film = await self._films.get(asset_id)
-            await planned.forget_others(self._blobs, asset_id, film.plan_id if film is not None else None)
+            await planned.forget_others(self._blobs, asset_id, film.plans if film is not None else ())
         folder = self._folder(attempt)
         try:
             # Planning reads little of the source: that the rest is there is looked up meanwhile.

@@ -61,11 +61,11 @@ def room(tmp_path: Path) -> Path:
     return folder
 
 
-def written(path: Path, room: Path, within_s: float = 60) -> Remuxed:
+def written(path: Path, room: Path, within_s: float = 60, segment_s: float = 4.0) -> Remuxed:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         source = Source(path.stat().st_size, str(path), ours)
-        return remux(source, probe(source, Limits()), folder=room, within_s=within_s, segment_s=4.0)
+        return remux(source, probe(source, Limits()), folder=room, within_s=within_s, segment_s=segment_s)
 
 
 def check(path: Path, made: Remuxed, room: Path) -> None:

@@ -36,7 +36,7 @@ def test_mutations_end_in_a_refusal_or_a_whole_film(mutated: list[tuple[str, byt
 
 
 def test_every_film_that_is_mutated_is_one_before(mutated: list[tuple[str, bytes]]) -> None:
-    ends = {name: fuzz_index.examine(data, fuzz_index.indexed_as(name)) for name, data in mutated}
+    ends = {name: fuzz_index.examine_film(name, data, data) for name, data in mutated}
     assert ends == dict.fromkeys(fuzz_index.SEEDS, "film")
 
 

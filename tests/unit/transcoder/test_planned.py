@@ -44,7 +44,7 @@ async def test_what_killed_attempts_wrote_out_is_deleted_and_nothing_else(tmp_pa
     others = {standing.remuxed_key("ast_2", "pln_2", 0), standing.index_key("ast_1", "pln_2")}
     for key in (mine, lost, *others):
         await blobs.put(key, b"bytes")
-    await planned.forget_others(blobs, "ast_1", "pln_1")
+    await planned.forget_others(blobs, "ast_1", ["pln_1"])
     assert await _keys(blobs) == {mine, *others}
-    await planned.forget_others(blobs, "ast_1", None)
+    await planned.forget_others(blobs, "ast_1", ())
     assert await _keys(blobs) == others

@@ -1,0 +1,166 @@
+"""An MPEG-TS that still arrives: wherever looks at it end, what they write out together is what the whole file gives."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from streamgate.media.model import remuxed_file
+from streamgate.packaging import growingtransport
+from streamgate.packaging.segments import StoredIndex, assemble
+from tests.support.arriving import Watched
+from tests.support.films import by_ffmpeg, moving, tone
+from tests.support.passed import Bytes, Passed, decoded
+from tests.unit.media.test_remux import AAC, KINDS, PICTURE, SOUND, X264, Remuxed, joined, written
+
+PLAYED = sorted(KINDS.keys() - {"hevc.ts"})
+"""The other waits for smaller renditions, as when it is whole."""
+
+LONG = (*moving(20, "64x48"), *tone(20), *X264, "-g", "25", *AAC)
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Path:
+    folder = tmp_path / "room"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Path:
+    folder = tmp_path / "watched"
+    folder.mkdir()
+    return folder
+
+
+def whole_of(path: Path, room: Path) -> tuple[Passed, Remuxed]:
+    made = written(path, room, segment_s=1.0)
+    return Passed(b"".join((room / remuxed_file(n)).read_bytes() for n in range(len(made.lengths))), made.index), made
+
+
+def segments(seen: Watched, number: int) -> list[list[bytes]]:
+    """Of the ``number``-th plan: all that was listed by then, by rendition."""
+    plan, count = seen.plans[number], seen.counts[number]
+    assert plan is not None
+    size = int.from_bytes(plan.index[8:16], "little")
+    stored = StoredIndex.load(plan.index, size)
+    read = Bytes(seen.written[:size])
+    made = []
+    for rendition in plan.renditions:
+        track = rendition.passthrough
+        assert track is not None
+        there = min(count, len(rendition.boundaries) - 1)
+        made.append([assemble(stored.segment(track, n), read) for n in range(there)])
+    return made
+
+
+@pytest.mark.parametrize("name", PLAYED)
+def test_what_was_listed_is_what_the_whole_file_gives(films: Path, room: Path, watched: Path, name: str) -> None:
+    path = by_ffmpeg(films, name, *KINDS[name])
+    data = path.read_bytes()
+    whole, _ = whole_of(path, room)
+    chance = random.Random(name)
+    ends = sorted({*(chance.randrange(1200, len(data)) for _ in range(12)), len(data) * 2 // 3, len(data)})
+    seen = Watched(data, watched)
+    assert seen.until(ends).wanted is not None
+    assert len(seen.counts) > 2, "a film that plays only as a whole shows nothing"
+    tracks = [track for track in (whole.index.video, *whole.index.audio) if track is not None]
+    for number in range(1, len(seen.plans)):
+        plan, count = seen.plans[number], seen.counts[number]
+        assert plan is not None
+        assert count > seen.counts[number - 1]
+        assert [r.init for r in plan.renditions] == [track.init for track in tracks]
+        for listed, rendition, track in zip(segments(seen, number), plan.renditions, tracks, strict=True):
+            assert listed == whole.segments(track)[: len(listed)]
+            assert rendition.boundaries[1 : count + 1] == track.boundaries[1 : count + 1]
+    for listed, track in zip(segments(seen, -1), tracks, strict=True):
+        shown = decoded(track.init + b"".join(listed), track.kind)
+        source = decoded(data, track.kind)[: len(shown)]
+        assert [frame.digest for frame in shown[:-1]] == [frame.digest for frame in source[:-1]]
+        assert max(abs(a.time + whole.index.origin - b.time) for a, b in zip(shown, source, strict=True)) < 0.005
+
+
+def test_every_end_of_the_file_is_looked_at_by_a_look_of_its_own(films: Path, room: Path, watched: Path) -> None:
+    """Hundreds of looks in the middle of packets, pictures and frames change nothing of what is written out in the end."""
+    data = by_ffmpeg(films, "long.ts", *LONG).read_bytes()
+    once, often = Watched(data, watched), Watched(data, watched)
+    once.look(len(data))
+    often.until([*range(len(data) // 5, len(data), 1009), len(data)])
+    assert len(often.plans) > 10
+    assert segments(often, -1) == segments(once, -1)
+
+
+def test_what_is_too_much_for_one_look_is_left_to_the_next(
+    films: Path, watched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = by_ffmpeg(films, "long.ts", *LONG).read_bytes()
+    once, often = Watched(data, watched), Watched(data, watched)
+    once.look(len(data))
+    monkeypatch.setattr(growingtransport, "MOST", len(data) * 2 // 3)
+    first = often.look(len(data))
+    assert 0 < first.count < once.last.count
+    assert first.wanted is not None
+    assert first.wanted == first.looked_at < len(data)
+    often.look(len(data))
+    assert often.last.count == once.last.count
+    assert segments(often, -1) == segments(once, -1)
+
+
+def test_key_frames_that_are_too_far_apart_for_a_look_end_it(
+    films: Path, watched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = by_ffmpeg(films, "long.ts", *LONG).read_bytes()
+    monkeypatch.setattr(growingtransport, "MOST", len(data) // 10)
+    seen = Watched(data, watched).look(len(data))
+    assert (seen.wanted, seen.written) == (None, ())
+    assert "key frames" in seen.reason
+
+
+def _ts(films: Path, name: str, *arguments: str) -> bytes:
+    return by_ffmpeg(films, name, *(arguments or KINDS[name])).read_bytes()
+
+
+BROKEN = {
+    "a clock that goes back": lambda films: [_ts(films, "plain.ts")] * 2,
+    "a clock that goes on by hours": lambda films: [_ts(films, "plain.ts"), _ts(films, "hours-in.ts")],
+    "packets that are missing": lambda films: [_ts(films, "plain.ts"), _ts(films, "plain.ts")[188 * 3 :]],
+    "other pictures": lambda films: [
+        _ts(films, "plain.ts"),
+        _ts(films, "larger.ts", *moving(9, "320x180"), *SOUND, *X264, *AAC, "-output_ts_offset", "9"),
+    ],
+    "something else": lambda films: [_ts(films, "plain.ts"), bytes(200_000)],
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_not_simple_ends_the_listing_and_what_was_listed_stays(
+    films: Path, watched: Path, tmp_path: Path, name: str
+) -> None:
+    pieces = BROKEN[name](films)
+    data = joined(tmp_path, *pieces).read_bytes()
+    seen = Watched(data, watched)
+    listed = seen.look(len(pieces[0])).count
+    assert listed > 1
+    before = segments(seen, -1)
+    found = seen.look(len(data))
+    assert (found.wanted, found.written) == (None, ())
+    assert found.reason.endswith(".")
+    assert segments(seen, -1) == before
+
+
+NEVER = {
+    "sound of another kind": (*PICTURE, *SOUND, *X264, "-c:a", "ac3"),
+    "old video": (*PICTURE, *SOUND, "-c:v", "mpeg2video", *AAC),
+    "hevc": KINDS["hevc.ts"],
+}
+
+
+@pytest.mark.parametrize("name", NEVER)
+def test_what_has_to_be_encoded_waits_for_its_last_byte(films: Path, watched: Path, name: str) -> None:
+    file = "hevc.ts" if name == "hevc" else f"{name.replace(' ', '-')}.ts"
+    data = by_ffmpeg(films, file, *NEVER[name]).read_bytes()
+    found = Watched(data, watched).until([len(data) // 2, len(data)])
+    assert (found.wanted, found.plan, found.written) == (None, None, ())
+    assert found.reason.endswith(".")
