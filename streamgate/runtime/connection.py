@@ -2,6 +2,8 @@
 
 * The server library bounds neither how long headers may be nor how long they may take: without that a stranger's headers may
   grow for ever, or never end.
+* What an app writes in one turn of the event loop, as an answer's head and its body, leaves together: one packet for what
+  is small, and whoever waits is woken once.
 * A plain GET (one whole request, no body, nothing conditional) below a prefix with an ``at_once`` hook is answered from
   memory before a request object, a task and an ASGI scope exist for it. Whatever is unusual about it takes the longer way.
 """
@@ -12,8 +14,8 @@ import asyncio
 import itertools
 import os
 import re
-from collections.abc import Callable, Mapping
-from typing import ClassVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -31,10 +33,12 @@ AtOnce = Callable[[bytes], "tuple[bytes, bytes] | None"]
 """Path (as it stands in the request line) → head of the answer without its empty line, and body; None for the longer way."""
 
 _UNUSUAL = re.compile(
-    rb"\r\n(?:[ \t]|range|if-|transfer-encoding|content-length|expect|upgrade|te\b|trailer|x-request-id|x-http-method"
+    rb"\r\n(?:[ \t]|range|if-|transfer-encoding|content-length|expect|upgrade|te\b|trailer|x-http-method"
     rb"|connection(?!:[ \t]*keep-alive\r\n))|[^\r]\n|\r[^\n]|\0",
     re.IGNORECASE,
 )
+_GIVEN_ID = re.compile(rb"\r\nx-request-id:[ \t]*(?:([A-Za-z0-9._-]{8,64})\r\n)?", re.IGNORECASE)
+"""The first ``X-Request-Id``; its group is empty unless that is one which `trace.request_id` keeps."""
 _REQUEST_LINE = re.compile(
     rb"(?!(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|TRACE|CONNECT) )[A-Z-]{1,20} [^ ]+ HTTP/1\.1\r\n"
 )
@@ -70,6 +74,41 @@ class _RequestIds:
 _IDS = _RequestIds()
 
 
+class _Joined:
+    """A transport that sends what is written in one turn of the event loop together.
+
+    Only the first piece is ever held, and no longer than until the next one or the end of the turn; so that a writer who is
+    faster than the client still learns of it.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held: bytes | None = None
+
+    def write(self, data: bytes) -> None:
+        if self._held is None:
+            self._held = data
+            self._loop.call_soon(self._let_go)
+        else:
+            self.writelines((data,))
+
+    def writelines(self, pieces: Iterable[bytes]) -> None:
+        held, self._held = self._held, None
+        self._transport.writelines(pieces if held is None else (held, *pieces))
+
+    def close(self) -> None:
+        self._let_go()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def _let_go(self) -> None:
+        if self._held is not None:
+            self.writelines(())
+
+
 class _Connection(HttpToolsProtocol):
     header_timeout: float = 20.0
     starts: tuple[bytes, ...] = ()
@@ -81,6 +120,9 @@ class _Connection(HttpToolsProtocol):
     _received = 0
     _first = b""
     _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(cast("asyncio.Transport", _Joined(transport, self.loop)))
 
     def data_received(self, data: bytes) -> None:
         if self._between_requests:
@@ -109,7 +151,9 @@ class _Connection(HttpToolsProtocol):
             return False
         head, body = found
         date = b"".join(b"%b: %b\r\n" % header for header in self.server_state.default_headers)
-        self.transport.writelines((b"%b%bx-request-id: %b%b" % (head, date, _IDS.next(), _END), body))
+        given = _GIVEN_ID.search(data, end)
+        request_id = (given and given[1]) or _IDS.next()
+        self.transport.writelines((b"%b%bx-request-id: %b%b" % (head, date, request_id, _END), body))
         self._at_once_at = self.loop.time()
         if self.timeout_keep_alive_task is None:
             self._await_another(self.timeout_keep_alive)

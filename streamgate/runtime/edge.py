@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import structlog
@@ -13,7 +14,7 @@ from streamgate.domain import deadline
 from streamgate.domain.errors import DeadlineExceeded, Internal, StreamGateError
 from streamgate.runtime import trace
 from streamgate.runtime.clients import Clients
-from streamgate.runtime.dispatch import ASGI, header
+from streamgate.runtime.dispatch import ASGI
 from streamgate.runtime.problems import send_problem
 from streamgate.runtime.telemetry import Metrics
 
@@ -23,6 +24,10 @@ shorten what a request may take, so anybody may send it."""
 
 _SECONDS = re.compile(r"\d{1,3}(?:\.\d{1,6})?\Z")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_FRAMING = (b"content-length", b"transfer-encoding")
+"""A request with neither has no body (RFC 9112 section 6.3)."""
+
+_LOOKED_AT = frozenset({b"x-request-id", b"traceparent", DEADLINE, *_FRAMING})
 _QUIET = ("/health", "/metrics", "/p/")
 
 
@@ -44,17 +49,18 @@ class Edge:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1000})
             return
+        told = _told(scope["headers"])
         following = {
-            "request_id": trace.request_id(header(scope, b"x-request-id")),
-            "traceparent": trace.traceparent(header(scope, b"traceparent")),
+            "request_id": trace.request_id(told.get(b"x-request-id")),
+            "traceparent": trace.traceparent(told.get(b"traceparent")),
         }
         scope.setdefault("state", {}).update(following)
         scope["client"] = self._clients.of(scope)
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(**following)
-        arrival = _Arrival(receive, self._body_timeout_s)
+        arrival = _Arrival(receive, self._body_timeout_s, complete=told.keys().isdisjoint(_FRAMING))
         answer = _Answer(send, following["request_id"], arrival)
-        given = header(scope, DEADLINE)
+        given = told.get(DEADLINE)
         began = time.perf_counter()
         self._metrics.in_flight.inc()
         try:
@@ -82,9 +88,7 @@ class Edge:
         route = scope.get("path_template") or "unmatched"
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"
         status = answer.status or 499
-        self._metrics.requests.labels(method, route, str(status)).inc()
-        self._metrics.seconds.labels(method, route).observe(seconds)
-        self._metrics.sent.labels(route).inc(answer.body_bytes)
+        self._metrics.answered(method, route, status, seconds, answer.body_bytes)
         quiet = status < 500 and route.startswith(_QUIET)
         (self._log.debug if quiet else self._log.info)(
             "request",
@@ -97,20 +101,30 @@ class Edge:
         )
 
 
+def _told(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, str]:
+    """What a request says of itself: the first header of each name that is looked at here."""
+    found: dict[bytes, str] = {}
+    for name, value in headers:
+        if name in _LOOKED_AT and name not in found:
+            found[name] = value.decode("latin-1")
+    return found
+
+
 class _Arrival:
     """Passes a request's body on, and ends it when we wait too long for it: ``patience_s``, and a second for each KiB that came.
 
-    Only waiting counts, not the time in which nobody asks for more; what comes after the body is waited for without end.
+    ``complete``: there is none. Only waiting counts, not the time in which nobody asks for more; what comes after the body
+    is waited for without end.
     """
 
     __slots__ = ("_came", "_complete", "_patience_s", "_receive", "_waited_s", "given_up")
 
-    def __init__(self, receive: Any, patience_s: float) -> None:
+    def __init__(self, receive: Any, patience_s: float, *, complete: bool = False) -> None:
         self._receive = receive
         self._patience_s = patience_s
         self._waited_s = 0.0
         self._came = 0
-        self._complete = False
+        self._complete = complete
         self.given_up = False
 
     async def __call__(self) -> Any:

@@ -125,6 +125,23 @@ class Metrics:
         )
 
         self._at_once: dict[str, list[int]] = {}
+        self._children: dict[tuple[str, str, int], tuple[Any, Any, Any]] = {}
+
+    def answered(self, method: str, route: str, status: int, seconds: float, size: int) -> None:
+        """A request was answered with ``size`` bytes of body, ``seconds`` after it came."""
+        found = self._children.get((method, route, status))
+        if found is None:
+            # Finding what belongs to labels takes longer than counting.
+            found = (
+                self.requests.labels(method, route, str(status)),
+                self.seconds.labels(method, route),
+                self.sent.labels(route),
+            )
+            self._children[method, route, status] = found
+        requests, duration, sent = found
+        requests.inc()
+        duration.observe(seconds)
+        sent.inc(size)
 
     def at_once(self, route: str, size: int) -> None:
         """A GET was answered with ``size`` bytes straight from memory: counted among the others when they are read.

@@ -261,7 +261,7 @@ def test_what_is_not_plain_takes_the_longer_way(shared: Server, base: str) -> No
 
     assert ask("Range: bytes=2-5")[::2] == (206, first[2][2:6])
     assert ask(f"If-None-Match: {first[1]['etag']}")[0] == 304
-    assert ask("X-Request-Id: abcdefgh12")[1]["x-request-id"] == "abcdefgh12"
+    assert ask("TE: trailers", "X-Request-Id: abcdefgh12")[1]["x-request-id"] == "abcdefgh12"
     assert ask("Connection: close")[1].get("connection") == "close"
     assert ask("connection: keep-alive")[::2] == (200, first[2])
     assert ask(version="1.0")[::2] == (200, first[2])
@@ -270,6 +270,22 @@ def test_what_is_not_plain_takes_the_longer_way(shared: Server, base: str) -> No
         assert http.get(f"{base}/240p/0.m4s?x=1").content == first[2]
     smuggled = f"GET {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
     assert raw(shared, smuggled + b"0\r\n\r\n")[0][::2] == (200, first[2])
+
+
+def test_an_answer_at_once_has_the_request_id_that_was_given(shared: Server, base: str) -> None:
+    path = f"{base}/240p/0.m4s".removeprefix(shared.url)
+    given = {
+        ("X-Request-Id: abcdefgh12",): "abcdefgh12",
+        ("x-request-id:abcdefgh12", "X-Request-Id: abcdefgh34"): "abcdefgh12",
+        ("X-Request-Id: not one", "X-Request-Id: abcdefgh34"): None,
+        ("X-Request-Id: short",): None,
+        (f"X-Request-Id: {'a' * 65}",): None,
+    }
+    for headers, kept in given.items():
+        lines = "\r\n".join([f"GET {path} HTTP/1.1", "Host: x", *headers, "", ""]).encode()
+        for status, answer, _ in (*raw(shared, lines), *raw(shared, lines * 2, answers=2)):
+            assert status == 200
+            assert answer["x-request-id"] == kept or (kept is None and len(answer["x-request-id"]) == 24)
 
 
 def test_an_ended_session_is_not_answered_at_once(shared: Server, ready_film: str) -> None:

@@ -8,27 +8,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
-from aiohttp import (
-    ClientConnectorError,
-    ClientError,
-    ClientHandlerType,
-    ClientOSError,
-    ClientRequest,
-    ClientResponse,
-    ClientSession,
-    ClientTimeout,
-    ConnectionTimeoutError,
-    DummyCookieJar,
-    ServerDisconnectedError,
-    TCPConnector,
-)
-from yarl import URL
 
 from streamgate.domain.clock import Clock
 from streamgate.domain.errors import DeadlineExceeded, MethodNotAllowed, StreamGateError, Unavailable
 from streamgate.kernel import Check
 from streamgate.plugins.api_gateway.body import Body, Patience
-from streamgate.plugins.api_gateway.crossing import inward, outward
+from streamgate.plugins.api_gateway.crossing import Header, head, inward, outward
+from streamgate.plugins.api_gateway.lines import Line, Lines, NotConnected, Unanswered
 from streamgate.plugins.api_gateway.replicas import Replicas
 from streamgate.plugins.api_gateway.routing import Route, Routes
 from streamgate.plugins.api_gateway.settings import GatewaySettings
@@ -44,44 +30,21 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 REFUSED = frozenset({"CONNECT", "TRACE"})
 """Methods that mean something to whoever stands in between; no route takes them."""
 
-DEADLINE = "x-streamgate-deadline"
+DEADLINE = b"x-streamgate-deadline"
 """How many seconds the service has (`runtime.edge`)."""
 
 ANSWERS_BEFORE = 0.9
 """The service is given a little less time than we wait, so that it says itself that it was too late."""
 
-OUR_OWN = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
-"""Headers that the client library would add to a request that has none."""
-
-
-class Unanswered(ClientError):
-    """The connection ended before an answer; whether the request was carried out is not known."""
-
-
-async def once(request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
-    """A request is sent once. The library would repeat what is idempotent, and that is decided here."""
-    try:
-        return await send(request)
-    except (ClientConnectorError, ConnectionTimeoutError):
-        raise
-    except (ClientOSError, ServerDisconnectedError) as error:
-        raise Unanswered(str(error)) from error
-
 
 @asynccontextmanager
-async def sessions(settings: GatewaySettings) -> AsyncIterator[ClientSession]:
-    """The connections to all services: kept for reuse, as many as there are requests under way."""
-    connector = TCPConnector(limit=0, ttl_dns_cache=5, keepalive_timeout=15)
-    async with ClientSession(
-        connector=connector,
-        cookie_jar=DummyCookieJar(),
-        auto_decompress=False,
-        skip_auto_headers=OUR_OWN,
-        timeout=ClientTimeout(total=None, connect=settings.connect_timeout_s),
-        trust_env=False,
-        middlewares=(once,),
-    ) as session:
-        yield session
+async def lines(settings: GatewaySettings) -> AsyncIterator[Lines]:
+    """The connections to all services."""
+    kept = Lines(settings.connect_timeout_s)
+    try:
+        yield kept
+    finally:
+        kept.close()
 
 
 class Forwarding:
@@ -99,14 +62,14 @@ class Forwarding:
         routes: Routes,
         replicas: Replicas,
         breakers: Breakers,
-        session: ClientSession,
+        lines: Lines,
         settings: GatewaySettings,
     ) -> None:
         self._app = app
         self._routes = routes
         self._replicas = replicas
         self._breakers = breakers
-        self._session = session
+        self._lines = lines
         self._settings = settings
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -134,12 +97,12 @@ class Forwarding:
             async with patience:
                 await body.begin()
                 if body.sent:
-                    headers[DEADLINE] = f"{self._settings.answer_timeout_s * ANSWERS_BEFORE:.3f}"
+                    headers.append((DEADLINE, b"%.3f" % (self._settings.answer_timeout_s * ANSWERS_BEFORE)))
                 patience.on_service(self._settings.answer_timeout_s)
-                response = await self._ask(route.service, scope, headers, body)
+                line, status = await self._ask(route.service, scope, headers, body)
                 answered, verdict = True, breaker.succeeded
-                await self._answer(response, patience, body, send)
-        except (ClientError, OSError, TimeoutError) as error:
+                await self._answer(line, status, patience, body, send)
+        except (OSError, TimeoutError) as error:
             if body.failure is not None:
                 raise body.failure from None
             if patience.gone:
@@ -156,7 +119,8 @@ class Forwarding:
             body.end()
             verdict()
 
-    async def _ask(self, service: str, scope: Any, headers: Any, body: Body) -> ClientResponse:
+    async def _ask(self, service: str, scope: Any, headers: list[Header], body: Body) -> tuple[Line, int]:
+        """The connection to a replica that answers, and with which status."""
         replicas = await self._replicas.of(service)
         budget = self._breakers.budget_of(service)
         budget.called()
@@ -164,40 +128,37 @@ class Forwarding:
         while True:
             address = replicas.pop(0)
             try:
-                return await self._session.request(
-                    scope["method"], _url(address, scope), headers=headers, data=body.data, allow_redirects=False
-                )
-            except (ClientConnectorError, ConnectionTimeoutError):
+                line = await self._lines.to(address)
+            except NotConnected:
                 self._replicas.spare(address)
                 if not replicas:
                     raise
+                continue
+            try:
+                return line, await line.ask(_head(address, scope, headers, body), body.data, scope["method"])
             except Unanswered:
+                self._lines.back(line, whole=False)
                 if not repeatable or not budget.spend():
                     raise
                 repeatable = False
                 replicas.append(address)
+            except BaseException:
+                self._lines.back(line, whole=False)
+                raise
 
-    async def _answer(self, response: ClientResponse, patience: Patience, body: Body, send: Any) -> None:
+    async def _answer(self, line: Line, status: int, patience: Patience, body: Body, send: Any) -> None:
         whole = False
         try:
             patience.on_caller()
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": response.status,
-                    "headers": outward(response.raw_headers),
-                }
-            )
-            content = response.content
+            await send({"type": "http.response.start", "status": status, "headers": outward(line.headers)})
             while not whole:
                 patience.on_service(self._settings.silence_timeout_s)
-                piece = await content.readany()
+                piece, whole = await line.read()
                 patience.on_caller()
-                whole = content.at_eof()
                 await send({"type": "http.response.body", "body": piece, "more_body": not whole})
         finally:
             # A connection with half an answer on it, or half a request, is of no more use.
-            (response.release if whole and body.sent else response.close)()
+            self._lines.back(line, whole=whole and body.sent)
 
     def _explained(self, service: str, patience: Patience) -> StreamGateError:
         if patience.expired:
@@ -226,9 +187,15 @@ class Breakers:
         }
 
 
-def _url(address: Address, scope: Any) -> URL:
-    """The same path and query at a replica, byte for byte."""
+def _head(address: Address, scope: Any, headers: list[Header], body: Body) -> bytes:
+    """The request as it goes to a replica: the same path and query, byte for byte, and how long its body is."""
     host = f"[{address.host}]" if ":" in address.host else address.host
-    query = scope["query_string"].decode("latin-1")
-    path = scope["raw_path"].decode("latin-1")
-    return URL(f"http://{host}:{address.http_port}{path}{'?' if query else ''}{query}", encoded=True)
+    target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
+    sent = [(b"host", f"{host}:{address.http_port}".encode()), *headers]
+    if not any(name == b"content-length" for name, _ in headers):
+        size = body.size
+        if size is None:
+            sent.append((b"transfer-encoding", b"chunked"))
+        elif size or scope["method"] not in SAFE:
+            sent.append((b"content-length", b"%d" % size))
+    return head(scope["method"], target, sent)

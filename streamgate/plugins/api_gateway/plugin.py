@@ -40,7 +40,7 @@ async def setup(context: Context[GatewaySettings]) -> AsyncGenerator[Parts, None
             yield Parts(routes=routes, middleware=(limits, cors))
             return
         from streamgate.plugins.api_gateway.calls import CallDoor
-        from streamgate.plugins.api_gateway.forwarding import Breakers, Forwarding, sessions
+        from streamgate.plugins.api_gateway.forwarding import Breakers, Forwarding, lines
         from streamgate.plugins.api_gateway.replicas import Replicas
         from streamgate.plugins.api_gateway.routing import Routes, refuse_overlaps
 
@@ -51,7 +51,7 @@ async def setup(context: Context[GatewaySettings]) -> AsyncGenerator[Parts, None
             routes=Routes(declaration(kind) for kind in elsewhere),
             replicas=Replicas(context.need(Discovery), context.need(Clock)),
             breakers=breakers,
-            session=await stack.enter_async_context(sessions(settings)),
+            lines=await stack.enter_async_context(lines(settings)),
             settings=settings,
         )
         yield Parts(

@@ -17,7 +17,7 @@ from streamgate.contracts.declare import Declaration
 from streamgate.domain import deadline
 from streamgate.domain.clock import SystemClock
 from streamgate.domain.errors import NotFound
-from streamgate.plugins.api_gateway.forwarding import Breakers, Forwarding, sessions
+from streamgate.plugins.api_gateway.forwarding import Breakers, Forwarding, lines
 from streamgate.plugins.api_gateway.replicas import Replicas
 from streamgate.plugins.api_gateway.routing import Routes
 from streamgate.plugins.api_gateway.settings import GatewaySettings
@@ -46,13 +46,13 @@ async def gateway(*ports: int, **settings: Any) -> AsyncIterator[httpx.AsyncClie
     chosen = GatewaySettings(**settings)
     known = {"films": [f"127.0.0.1:{port}" for port in ports], "away": [f"127.0.0.1:{free_port()}"]}
     clock = SystemClock()
-    async with sessions(chosen) as session:
+    async with lines(chosen) as kept:
         app = Forwarding(
             own,
             routes=ROUTES,
             replicas=Replicas(StaticDiscovery(known, itself="api-gateway"), clock),
             breakers=Breakers(clock),
-            session=session,
+            lines=kept,
             settings=chosen,
         )
         edge = Edge(app, metrics=Metrics("api-gateway", "0"), clients=Clients(), body_timeout_s=PATIENT_S)
