@@ -105,7 +105,8 @@ class _Joined:
         return getattr(self._transport, name)
 
     def _let_go(self) -> None:
-        if self._held is not None:
+        # The connection may have been lost since.
+        if self._held is not None and not self._transport.is_closing():
             self.writelines(())
 
 
