@@ -100,7 +100,9 @@ def _do(order: Order, link: socket.socket, confined: tuple[str, ...]) -> Answer:
     source = opening.Source(order.source.size, order.source.path, link)
     if isinstance(task, PlanTask):
         folder = Path(order.confinement.folder) if order.confinement.folder else None
-        return Planned(make_plan(source, task.ladder, task.limits, Room(folder, task.remux_s) if folder else None))
+        return Planned(
+            make_plan(source, task.ladder, task.limits, Room(folder, task.remux_s, task.before) if folder else None)
+        )
     if isinstance(task, EncodeTask):
         return Encoded(encode_chunk(source, task, Path(order.confinement.folder or "")))
     if isinstance(task, SheetTask):

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av.error
 import msgspec
+from av.container import InputContainer
 
 from streamgate.domain.asset import MediaRefused
+from streamgate.media.model import Grown
 from streamgate.media.opening import MAX_PIXELS, Source
 from streamgate.media.probe import Probe, probe
-from streamgate.media.remux import Parts, shapes
+from streamgate.media.remux import Parts, Remuxed, shapes
 from streamgate.media.wire import GrowTask
 from streamgate.packaging.arriving import Arriving
 from streamgate.packaging.cutting import SourceIndex
 from streamgate.packaging.growingtransport import EARLY, MOST, GrowingCopy
-from streamgate.packaging.mp4boxes import IndexRefused
+from streamgate.packaging.mp4boxes import IndexRefused, Read
 from streamgate.packaging.tspackets import form
 
 _STEP = 256 << 10
@@ -101,6 +105,41 @@ def _begun(source: Source, read: Arriving, task: GrowTask, parts: Parts) -> Grow
     if lies is None or len(tracks) < len(told):
         raise IndexRefused("codec", "The film has sound that is encoded once it is there.")
     return GrowingCopy(lies, tracks, parts.write, msgspec.msgpack.encode(found, enc_hook=_plain))
+
+
+def finish(
+    source: Source, read: Read, found: Probe, before: Grown, room: Path, until: float, segment_s: float
+) -> Remuxed | None:
+    """Write out what is left of a film that has come whole, behind what looks at it wrote out, and index all of it.
+
+    ``until``: monotonic seconds by which that must be done; ``read``: its bytes. None, and nothing is left behind, where the whole
+    file has to be written out: it is another than it seemed, or something is wrong with the rest.
+    """
+    parts = Parts(room, size=before.size)
+    made: Remuxed | None = None
+    try:
+        copy = GrowingCopy.resumed(before.state, parts.write)
+        with source.open(MAX_PIXELS) as container:
+            near = _begins(container, found) if shapes(container, found) == copy.shapes else None
+        whole = Arriving(read, source.size, [(0, source.size)])
+        while near is not None and time.monotonic() < until:
+            if copy.advance(whole):
+                copy.end()
+                parts.close()
+                index = copy.index(parts.size, segment_s, near=near)
+                made = Remuxed(index, tuple(parts.lengths), before.size) if index is not None else None
+                break
+    except (IndexRefused, OSError, ValueError, av.error.FFmpegError):
+        made = None
+    if made is None:
+        parts.forget()
+    return made
+
+
+def _begins(container: InputContainer, found: Probe) -> int | None:
+    """The time of the first packet that is played, as whoever encodes the film is told it."""
+    played = [container.streams[track.index] for track in (found.video, *found.audio) if track is not None]
+    return next((packet.dts for packet in container.demux(*played) if packet.dts is not None), None)
 
 
 def _probed(about: bytes) -> Probe:

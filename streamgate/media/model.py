@@ -120,7 +120,8 @@ class MediaPlan(msgspec.Struct, frozen=True, kw_only=True):
     those numbers that it has. ``reason``: why the source is served as it is, or is not. ``index``: the sample index of the
     source, where it has one, for `packaging.segments.StoredIndex`; stored apart from the plan, as ``parts`` (the source's objects,
     in order) are filled in by the server. ``remuxed``: where the source had to be written out for that, the lengths of the
-    files (`remuxed_file`) that it was written to, which then are the parts.
+    files (`remuxed_file`) that it was written to, which then are the parts; ``remuxed_before``: bytes that it had been written
+    out to while it arrived, which are parts before those.
     """
 
     tracks: tuple[Track, ...]
@@ -137,6 +138,7 @@ class MediaPlan(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = "Every rendition is encoded from the upload."
     index: bytes = b""
     remuxed: tuple[int, ...] = ()
+    remuxed_before: int = 0
     parts: tuple[SourcePart, ...] = ()
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -15,9 +16,10 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
+from streamgate.media.growingremux import finish
 from streamgate.media.ladder import video_rung
 from streamgate.media.languages import bcp47
-from streamgate.media.model import LadderSettings, PlannedRendition
+from streamgate.media.model import Grown, LadderSettings, PlannedRendition
 from streamgate.media.opening import RangeFile, Source
 from streamgate.media.probe import AudioFound, Probe, VideoFound
 from streamgate.media.remux import remux
@@ -62,13 +64,15 @@ _MODEST = 2
 @dataclass(frozen=True, slots=True)
 class Passing:
     """What passes through. ``video``, ``audio``: indexed tracks, audio by the probe's stream index. ``remuxed``: the lengths of the
-    files that the film was written out to, where it had to be: the index is one of those then."""
+    files that the film was written out to, where it had to be: the index is one of those then, behind the ``before`` bytes that
+    it had been written out to while it arrived."""
 
     index: SourceIndex
     video: IndexedTrack | None
     audio: dict[int, IndexedTrack]
     reason: str
     remuxed: tuple[int, ...] = ()
+    before: int = 0
 
     @property
     def heard_everywhere(self) -> frozenset[int]:
@@ -83,10 +87,12 @@ class Passing:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Where a film may be written out that is no byte ranges of its file, and how many seconds that may take."""
+    """Where a film may be written out that is no byte ranges of its file, and how many seconds that may take. ``before``: what the
+    last look came to while it arrived, if it was written out then."""
 
     folder: Path
     within_s: float
+    before: Grown | None = None
 
 
 Ahead = Callable[[], SourceIndex]
@@ -143,14 +149,19 @@ def passing(
 
 
 def _written_out(source: Source, found: Probe, ladder: LadderSettings, room: Room) -> Passing | str:
+    made = None
+    if room.before is not None:
+        until = time.monotonic() + room.within_s
+        with _reader(source) as read:
+            made = finish(source, read, found, room.before, room.folder, until, ladder.segment_s)
     try:
-        made = remux(source, found, folder=room.folder, within_s=room.within_s, segment_s=ladder.segment_s)
+        made = made or remux(source, found, folder=room.folder, within_s=room.within_s, segment_s=ladder.segment_s)
     except IndexRefused as refused:
         return refused.detail
     passed = chosen(made.index, found)
     if isinstance(passed, str):
         return passed
-    return replace(passed, reason=WRITTEN_OUT, remuxed=made.lengths)
+    return replace(passed, reason=WRITTEN_OUT, remuxed=made.lengths, before=made.before)
 
 
 def chosen(index: SourceIndex, found: Probe) -> Passing | str:

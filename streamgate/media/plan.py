@@ -98,6 +98,7 @@ def make_plan(source: Source, ladder: LadderSettings, limits: Limits, room: Room
         reason=passed if isinstance(passed, str) else passed.reason,
         index=timed.index.blob if timed.index is not None else b"",
         remuxed=() if isinstance(passed, str) else passed.remuxed,
+        remuxed_before=0 if isinstance(passed, str) else passed.before,
     )
 
 

@@ -64,6 +64,13 @@ class Parts:
         if file is not None:
             file.close()
 
+    def forget(self) -> None:
+        """Delete the files."""
+        with suppress(OSError):
+            self.close()
+        for number in range(len(self.lengths)):
+            (self.folder / remuxed_file(number)).unlink(missing_ok=True)
+
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of what was written; a sample never lies in two files."""
         number = 0
@@ -78,10 +85,12 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Remuxed:
-    """A film that was written out: its index, and the lengths of the files."""
+    """A film that was written out: its index, and the lengths of the files. ``before``: bytes that had been written out earlier,
+    and lie in front of those."""
 
     index: SourceIndex
     lengths: tuple[int, ...]
+    before: int = 0
 
 
 def remux(source: Source, found: Probe, *, folder: Path, within_s: float, segment_s: float) -> Remuxed:
@@ -105,10 +114,7 @@ def remux(source: Source, found: Probe, *, folder: Path, within_s: float, segmen
                 "no_room", "There was no room to write the film out; every rendition is encoded."
             ) from None
     except IndexRefused:
-        with suppress(OSError):
-            parts.close()
-        for number in range(len(parts.lengths)):
-            (folder / remuxed_file(number)).unlink(missing_ok=True)
+        parts.forget()
         raise
     return Remuxed(index, tuple(parts.lengths))
 

@@ -103,11 +103,13 @@ class Sandbox:
         limits: Limits,
         timeout_s: float = 60.0,
         folder: Path | None = None,
+        before: Grown | None = None,
     ) -> MediaPlan:
         """Probe a source and plan its renditions.
 
         What can be served without encoding but is no byte ranges of its file is written out into ``folder``, below the scratch
         folder (None: it is encoded), which may take longer than ``timeout_s``, by its size (`MediaPlan.remuxed`).
+        ``before``: what the last look came to, where it was written out while it arrived: then only the rest is, if that can be.
 
         Raises `MediaRefused` with a code of the closed list: for a file that cannot be played, for a child that
         ran out of memory or time (``timeout``) or died (``malformed_media``).
@@ -116,8 +118,8 @@ class Sandbox:
         remux_s = _REMUX_S + source.size / _REMUX_RATE if place is not None else 0.0
         whole_s = timeout_s + remux_s
         confinement = _confinement(_PLAN_MEMORY, whole_s, folder=str(place) if place is not None else None)
-        answer = await self._run(PlanTask(ladder, limits, remux_s), source, confinement, whole_s, eager=False)
-        if not isinstance(answer, Planned) or not _as_written(answer.plan, place):
+        answer = await self._run(PlanTask(ladder, limits, remux_s, before), source, confinement, whole_s, eager=False)
+        if not isinstance(answer, Planned) or not _as_written(answer.plan, place, before):
             raise _strange(answer)
         return answer.plan
 
@@ -313,8 +315,10 @@ def _as_ordered(chunk: EncodedChunk, task: EncodeTask, folder: Path) -> bool:
     return True
 
 
-def _as_written(plan: MediaPlan, folder: Path | None) -> bool:
+def _as_written(plan: MediaPlan, folder: Path | None, before: Grown | None) -> bool:
     """Whether the files are there that a child says it has written."""
+    if plan.remuxed_before not in {0, before.size if before is not None else 0}:
+        return False
     if folder is None:
         return not plan.remuxed
     return _are_files(folder, plan.remuxed)

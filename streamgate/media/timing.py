@@ -96,7 +96,7 @@ def indexed(source: Source, found: Probe, passed: Passing, limits: Limits) -> Ti
         captions=_captions(source, found, limits),
         warnings=(DAMAGED,) if passed.index.cut_off else (),
         index=passed.index,
-        remuxed=bool(passed.remuxed),
+        remuxed=bool(passed.remuxed or passed.before),
     )
 
 

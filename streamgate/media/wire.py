@@ -53,11 +53,13 @@ class Confinement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlanTask(msgspec.Struct, frozen=True, tag=True):
-    """Probe the source and plan it. ``remux_s``: seconds that writing it out into the folder of the confinement may take."""
+    """Probe the source and plan it. ``remux_s``: seconds that writing it out into the folder of the confinement may take;
+    ``before``: what the last look at it came to, where it was written out while it arrived."""
 
     ladder: LadderSettings
     limits: Limits
     remux_s: float = 0.0
+    before: Grown | None = None
 
 
 class Piece(msgspec.Struct, frozen=True):

@@ -91,7 +91,7 @@ class _Track:
 
     def begins(self, piece: Piece, near: int) -> int | None:
         """When a piece is decoded, on a clock that does not begin anew; ``near``: a time not far from it."""
-        return _unwrapped(piece.decoded, near if self.due is None else self.due)
+        return None if piece.decoded is None else _unwrapped(piece.decoded, near if self.due is None else self.due)
 
     def add(self, piece: Piece, zero: int) -> None:
         """Write out one piece; ``zero``: the time that is time 0 of what is written out. Raises `IndexRefused`."""
@@ -99,15 +99,14 @@ class _Track:
         if isinstance(self.made, Sound):
             self._frames(self.made, piece.data, decoded, zero)
             return
-        if decoded is None:
+        if decoded is None or piece.shown is None:
             raise jumps()
         try:
             key = annexb.key_picture(piece.data, self.shape.codec)
         except ValueError:
             raise IndexRefused("codec", "Pictures of the film do not have a packet each.") from None
-        shown = _unwrapped(piece.shown, decoded)
         self.due = decoded
-        self.made.add(piece.data, None if shown is None else shown - zero, decoded - zero, key=key)
+        self.made.add(piece.data, _unwrapped(piece.shown, decoded) - zero, decoded - zero, key=key)
 
     def _frames(self, sound: Sound, data: bytes, told: int | None, zero: int) -> None:
         """The frames that are whole; the time of a piece is that of the first frame that begins in it."""
@@ -199,18 +198,33 @@ class GrowingCopy:
         self.zero = min(near + _apart(time, near) for time in first.values())
         return True
 
-    def index(self, size: int, segment_s: float) -> SourceIndex | None:
+    @property
+    def shapes(self) -> list[Shape]:
+        """What the tracks are."""
+        return [track.shape for track in self._tracks]
+
+    def end(self) -> None:
+        """No more follows: what is held is whole. A frame of sound that is cut off is left out."""
+        for track in self._tracks:
+            for piece in track.line.last():
+                track.add(piece, self.zero or 0)
+
+    def index(self, size: int, segment_s: float, *, near: int | None = None) -> SourceIndex | None:
         """The index of the ``size`` bytes that are written out, as far as later pictures cannot change it; None while there is
-        nothing to cut. What is saved must have been before."""
+        nothing to cut. What is saved must have been before.
+
+        ``near``: a time not far from time 0, by the clock that the index's origin is to be told by; then it is of the whole file.
+        """
         made = [track.made for track in self._tracks]
         if self.zero is None or not all(one.rows.values for one in made):
             return None
-        if not all(one.without_open_group() for one in made if isinstance(one, Pictures)):
+        if near is None and not all(one.without_open_group() for one in made if isinstance(one, Pictures)):
             return None
+        zero = self.zero if near is None else _unwrapped(self.zero, near)
         # What is a key frame was seen when it was written.
         read = Arriving(lambda _offset, _length: b"", size, [(0, size)], looked_at=size)
         gathered = [(track.shape.number, track.shape.language, track.made) for track in self._tracks]
-        return index_gathered(read, size, gathered, zero=Fraction(self.zero, CLOCK), segment_s=segment_s)
+        return index_gathered(read, size, gathered, zero=Fraction(zero, CLOCK), segment_s=segment_s)
 
 
 def _apart(time: int, near: int) -> int:
@@ -218,5 +232,5 @@ def _apart(time: int, near: int) -> int:
     return (time - near + WRAPS // 2) % WRAPS - WRAPS // 2
 
 
-def _unwrapped(time: int | None, near: int) -> int | None:
-    return None if time is None else near + _apart(time, near)
+def _unwrapped(time: int, near: int) -> int:
+    return near + _apart(time, near)

@@ -94,6 +94,11 @@ class Line:
         self._hold(payload[at:])
         return found
 
+    def last(self) -> list[Piece]:
+        """What is held, now that no more packets follow."""
+        held, self.held, self.begun = self.held, bytearray(), False
+        return [parsed(held)] if held else []
+
     def _count(self, packets: Octets, adapted: NDArray[np.bool_]) -> None:
         counters = (packets[:, 3] & 0x0F).astype(np.int64)
         before = np.append(self.counter, counters[:-1])

@@ -214,9 +214,16 @@ def test_an_upload_goes_on_and_plays_on_after_the_server_was_killed(
         sending.until(needed(film, 5))
         assert wait_listed(base, 6)[:3] == before[:3]
         wait_listed(beside, listed_beside + 2)
+        other.rest()
         sending.rest()
         assert wait_final(server, sending.asset_id)["state"] == "ready"
         wait_for(lambda: len(listed(base)) == 8)
+        wait_for(lambda: len(listed(beside)) == 8)
+        assert httpx.get(f"{beside}source/0.m4s").content == first_beside
+        assert len(httpx.get(f"{beside}source/7.m4s").content) > 1000
+        stored = [p for p in server.data_dir.rglob("remuxed/*") if other.asset_id in str(p)]
+        assert len(stored) > 2, "it was written out anew as a whole"
+        assert 0.8 * len(transport) < sum(p.stat().st_size for p in stored) < len(transport)
     finally:
         if server.process is not None and server.process.poll() is None:
             server.stop()

@@ -10,6 +10,7 @@ import secrets
 import shutil
 import time
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,7 @@ from streamgate.contracts.upload import GrowingPayload, GrowingSource, SourcePar
 from streamgate.domain.asset import MediaRefused
 from streamgate.domain.errors import NotFound
 from streamgate.domain.identity import Prefix, new_id
-from streamgate.media.model import Grown, LadderSettings, Limits, MediaPlan, remuxed_file
+from streamgate.media.model import Grown, LadderSettings, Limits, remuxed_file
 from streamgate.media.sandbox import Sandbox
 from streamgate.plugins.transcoder import standing, store
 from streamgate.plugins.transcoder.films import Films
@@ -68,6 +69,29 @@ def next_step(before: Grown, arrived: int, idle_s: float) -> Literal["look", "wa
     if arrived >= before.wanted and arrived > before.looked_at:
         return "look"
     return "end" if idle_s > IDLE_S else "wait"
+
+
+@dataclass(slots=True)
+class _Step:
+    """What a look came to, on its way into the database. ``made``: keys of objects that are this step's alone."""
+
+    source: GrowingSource
+    found: Grown
+    known: Growth | None
+    folder: Path
+    plan_id: str
+    made: set[str] = field(default_factory=set)
+    _name: str = field(default_factory=lambda: secrets.token_hex(4))
+
+    @property
+    def asset_id(self) -> str:
+        return self.source.asset_id
+
+    def key(self, beginning: str) -> str:
+        """A key that nobody else writes to: who has lost the job may still be at it."""
+        key = f"{beginning}-{self._name}"
+        self.made.add(key)
+        return key
 
 
 class GrowingFilms:
@@ -176,14 +200,14 @@ class GrowingFilms:
         films, asset_id = self._films, source.asset_id
         film = await films.get(asset_id)
         known = film.growth if film is not None else None
-        plan_id, kept = known.plan_id if known is not None else new_id(Prefix.PLAN), False
+        step = _Step(source, found, known, folder, known.plan_id if known is not None else new_id(Prefix.PLAN))
+        kept = False
         try:
-            growth = await self._growth(asset_id, plan_id, known, source, found, folder)
+            growth = await self._growth(step)
             kept = growth is not None and await self._keep(attempt, asset_id, growth)
         finally:
-            now = None if kept else await films.get(asset_id)
-            if not kept and (now is None or plan_id not in now.plans):
-                await self._blobs.delete_prefix(f"assets/{asset_id}/{plan_id}/")
+            if not kept:
+                await self._forget(step)
         if growth is None or not kept:
             return False
         if known is not None and known.state_key not in {None, growth.state_key}:
@@ -192,6 +216,15 @@ class GrowingFilms:
             structlog.get_logger().info("an upload plays", asset_id=asset_id, arrived=source.arrived)
             await films.tell(asset_id)
         return True
+
+    async def _forget(self, step: _Step) -> None:
+        """Delete what was stored of a step that does not count."""
+        film = await self._films.get(step.asset_id)
+        if film is None or step.plan_id not in film.plans:
+            await self._blobs.delete_prefix(f"assets/{step.asset_id}/{step.plan_id}/")
+        elif film.growth is None or not step.made & {*film.growth.indexes}:
+            for key in step.made:
+                await self._blobs.delete(key)
 
     async def _keep(self, attempt: Attempt, asset_id: str, growth: Growth) -> bool:
         films = self._films
@@ -203,53 +236,48 @@ class GrowingFilms:
             films.changed(tx, asset_id)
         return kept
 
-    async def _growth(
-        self, asset_id: str, plan_id: str, known: Growth | None, source: GrowingSource, found: Grown, folder: Path
-    ) -> Growth | None:
-        """What plays now, its objects stored; None where it would change what is listed already."""
-        plan = found.plan
+    async def _growth(self, step: _Step) -> Growth | None:
+        """What plays now, its objects stored; None where it would change what is listed already, or there is no room."""
+        known, source, found, plan = step.known, step.source, step.found, step.found.plan
         if plan is None:
             same = known is not None and known.mark == found.mark
             return _more(known, source, found) if known is not None and same else None
-        if known is not None and not _agrees(known, plan, found.count):
+        if known is not None and not standing.agrees(known, plan, found.count):
             return None
-        if found.written and not await self._may_be_written(known, source, found):
+        if found.written and not await self._may_be_written(step):
             return None
-        inits = [(standing.init_key(asset_id, plan_id, r.name), r.init) for r in plan.renditions]
-        key = f"{standing.index_key(asset_id, plan_id)}-{found.mark[:8].hex()}"
+        inits = [(standing.init_key(step.asset_id, step.plan_id, r.name), r.init) for r in plan.renditions]
+        key = step.key(standing.growing_key(step.asset_id, step.plan_id, "index"))
         await put_all(self._blobs, [*inits, (key, plan.index)])
         indexes = (key, *(known.indexes if known is not None else ()))
         for old in indexes[KEPT:]:
             await self._blobs.delete(old)
-        begun = Growth(plan_id=plan_id, plan=replace(plan, index=b""), size=source.size, indexes=indexes[:KEPT])
+        begun = Growth(plan_id=step.plan_id, plan=replace(plan, index=b""), size=source.size, indexes=indexes[:KEPT])
         if found.written:
-            begun = await self._written(asset_id, begun, known, found, folder)
+            begun = await self._written(step, begun)
         return _more(begun, source, found)
 
-    async def _may_be_written(self, known: Growth | None, source: GrowingSource, found: Grown) -> bool:
+    async def _may_be_written(self, step: _Step) -> bool:
         """Whether what a look wrote out goes on where the last one ended, and leaves room for the rest of the upload."""
-        more = sum(found.written)
-        if found.size - more != (known.size if known is not None else 0):
+        more = sum(step.found.written)
+        if step.found.size - more != (step.known.size if step.known is not None else 0):
             return False
         free = await self._blobs.free_bytes()
-        if free is None or free - more - (source.size - source.arrived) >= LEFT_FREE:
+        if free is None or free - more - (step.source.size - step.source.arrived) >= LEFT_FREE:
             return True
-        structlog.get_logger().warning("no room to play an upload before its last byte", asset_id=source.asset_id)
+        structlog.get_logger().warning("no room to play an upload before its last byte", asset_id=step.asset_id)
         return False
 
-    async def _written(self, asset_id: str, begun: Growth, known: Growth | None, found: Grown, folder: Path) -> Growth:
-        """The same with what a look wrote out stored behind what earlier ones did.
-
-        Keys are never used twice: who has lost the job may still be writing.
-        """
-        parts, name = list(known.parts) if known is not None else [], secrets.token_hex(4)
-        for number, length in enumerate(found.written):
-            key = standing.remuxed_key(asset_id, begun.plan_id, f"{len(parts)}-{name}")
-            await self._blobs.put(key, pieces(folder / remuxed_file(number)))
+    async def _written(self, step: _Step, begun: Growth) -> Growth:
+        """The same with what a look wrote out stored behind what earlier ones did."""
+        parts = list(step.known.parts) if step.known is not None else []
+        for number, length in enumerate(step.found.written):
+            key = step.key(standing.remuxed_key(step.asset_id, step.plan_id, len(parts)))
+            await self._blobs.put(key, pieces(step.folder / remuxed_file(number)))
             parts.append(SourcePart(key, length))
-        state_key = standing.state_key(asset_id, begun.plan_id, f"{len(parts)}-{name}")
-        await self._blobs.put(state_key, found.state)
-        return replace(begun, size=found.size, parts=tuple(parts), state_key=state_key)
+        state_key = step.key(standing.growing_key(step.asset_id, step.plan_id, "state"))
+        await self._blobs.put(state_key, step.found.state)
+        return replace(begun, size=step.found.size, parts=tuple(parts), state_key=state_key)
 
 
 def _more(known: Growth, source: GrowingSource, found: Grown) -> Growth:
@@ -262,11 +290,3 @@ def _more(known: Growth, source: GrowingSource, found: Grown) -> Growth:
         lies=found.lies,
         mark=found.mark,
     )
-
-
-def _agrees(known: Growth, plan: MediaPlan, count: int) -> bool:
-    """Whether a later plan, of which so many segments are there, leaves all as it is that was listed."""
-    if count < known.count:
-        return False
-    before = {r.name: (r.init, r.timescale, r.boundaries[: known.count + 1]) for r in known.plan.renditions}
-    return before == {r.name: (r.init, r.timescale, r.boundaries[: known.count + 1]) for r in plan.renditions}

@@ -207,9 +207,18 @@ def remuxed_key(asset_id: str, plan_id: str, name: int | str) -> str:
     return f"assets/{asset_id}/{plan_id}/{REMUXED}/{name}"
 
 
-def state_key(asset_id: str, plan_id: str, name: str) -> str:
-    """The storage key of where writing out an upload stands that still arrives."""
-    return f"assets/{asset_id}/{plan_id}/{REMUXED}/state-{name}"
+def growing_key(asset_id: str, plan_id: str, name: str) -> str:
+    """The storage key of something that is kept of a film only while it arrives; without a name, what all of them begin with."""
+    return f"assets/{asset_id}/{plan_id}/growing/{name}"
+
+
+def agrees(known: Growth, plan: MediaPlan, count: int) -> bool:
+    """Whether a later plan, of which so many segments are there, leaves all as it is that was listed."""
+    if count < known.count:
+        return False
+    before = {r.name: (r.init, r.timescale, r.boundaries[: known.count + 1]) for r in known.plan.renditions}
+    after = {r.name: (r.init, r.timescale, r.boundaries[: known.count + 1]) for r in plan.renditions}
+    return before == {name: after.get(name) for name in before}
 
 
 def caption_key(asset_id: str, plan_id: str, name: str) -> str:

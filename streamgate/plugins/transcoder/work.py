@@ -14,7 +14,7 @@ from streamgate.contracts.upload import IngestPayload, Source, Uploads
 from streamgate.domain.asset import FailureCode, MediaRefused
 from streamgate.domain.errors import NotFound, StreamGateError, Unavailable
 from streamgate.domain.identity import Prefix, new_id
-from streamgate.media.model import EncodedChunk, LadderSettings, Limits, MediaPlan
+from streamgate.media.model import EncodedChunk, Grown, LadderSettings, Limits, MediaPlan
 from streamgate.media.sandbox import Sandbox
 from streamgate.packaging.indexes import Indexes
 from streamgate.plugins.transcoder import planned, source_bytes, standing, store
@@ -99,9 +99,8 @@ class TranscodeWork:
             await store.open_film(tx, asset_id, attempt.job.owner, films.clock.now_ms())
             await store.change(tx, asset_id, films.clock.now_ms(), growing=False)
         await films.tell(asset_id)
-        plan_id = new_id(Prefix.PLAN)
         try:
-            plan = await self._plan(attempt, asset_id, plan_id)
+            plan_id, plan = await self._plan(attempt, asset_id)
         except MediaRefused as refused:
             await self._refuse(attempt, asset_id, refused)
         now = films.clock.now_ms()
@@ -110,8 +109,8 @@ class TranscodeWork:
             await store.insert_plan(tx, asset_id, plan_id, plan, now)
             film = await store.get(tx, asset_id)
             if old is not None and old.growth is not None:
-                prefix = f"assets/{asset_id}/{old.growth.plan_id}/"
-                await submit_removal(films, tx, old, [prefix], after_s=STILL_READ_S)
+                left = planned.left_behind(asset_id, plan_id, old.growth)
+                await submit_removal(films, tx, old, [left], after_s=STILL_READ_S)
             if film is not None:
                 await films.submit_missing(tx, film)
                 if plan.width is not None:
@@ -127,6 +126,8 @@ class TranscodeWork:
             await self._outbox.announce(tx, MediaReplaced(asset_id=asset_id))
             films.changed(tx, asset_id)
         await films.tell(asset_id)
+        if plan.remuxed_before:
+            await planned.forget_strays(self._blobs, asset_id, plan_id, plan.parts)
         if old is not None and old.plan_id is not None:
             await self._blobs.delete_prefix(f"assets/{asset_id}/{old.plan_id}/")
 
@@ -232,25 +233,36 @@ class TranscodeWork:
             self._films.changed(tx, payload.asset_id)
         return won
 
-    async def _plan(self, attempt: Attempt, asset_id: str, plan_id: str) -> MediaPlan:
-        """Plan the film, and store what the plan brings along."""
-        source = await self._sources.named(asset_id)
+    async def _plan(self, attempt: Attempt, asset_id: str) -> tuple[str, MediaPlan]:
+        """Plan the film, and store what the plan brings along.
+
+        The plan's name is that by which the film played while it arrived, where it goes on from what was written out then.
+        """
+        source, film = await self._sources.named(asset_id), await self._films.get(asset_id)
+        growth = film.growth if film is not None else None
         if attempt.job.attempt > 1:
-            film = await self._films.get(asset_id)
             await planned.forget_others(self._blobs, asset_id, film.plans if film is not None else ())
+        before = await planned.written_out(self._blobs, film)
         folder = self._folder(attempt)
         try:
             # Planning reads little of the source: that the rest is there is looked up meanwhile.
-            plan = await checked(self._looked_at(source, folder), self._sources.complete(source))
-            return await planned.kept(self._blobs, asset_id, plan_id, plan, source.parts, folder)
+            plan = await checked(self._looked_at(source, folder, before), self._sources.complete(source))
+            goes_on = growth is not None and plan.remuxed_before > 0
+            if growth is not None and goes_on and not standing.agrees(growth, plan, growth.count):
+                shutil.rmtree(folder)
+                plan, goes_on = await self._looked_at(source, self._folder(attempt), None), False
+            parts, plan_id = (
+                (growth.parts, growth.plan_id) if growth and goes_on else (source.parts, new_id(Prefix.PLAN))
+            )
+            return plan_id, await planned.kept(self._blobs, asset_id, plan_id, plan, parts, folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    async def _looked_at(self, source: Source, folder: Path) -> MediaPlan:
+    async def _looked_at(self, source: Source, folder: Path, before: Grown | None) -> MediaPlan:
         async with source_bytes.opened(source, self._blobs) as data:
             limit_s = self._settings.plan_timeout_s
             return await self._sandbox.plan(
-                data, ladder=self.ladder, limits=self.limits, timeout_s=limit_s, folder=folder
+                data, ladder=self.ladder, limits=self.limits, timeout_s=limit_s, folder=folder, before=before
             )
 
     def _folder(self, attempt: Attempt) -> Path:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import random
+import socket
+import time
 from pathlib import Path
 
 import pytest
 
-from streamgate.media.model import remuxed_file
+from streamgate.media.growingremux import finish
+from streamgate.media.model import Limits, remuxed_file
+from streamgate.media.opening import Source
+from streamgate.media.probe import probe
 from streamgate.packaging import growingtransport
 from streamgate.packaging.segments import StoredIndex, assemble
 from tests.support.arriving import Watched
@@ -80,6 +85,58 @@ def test_what_was_listed_is_what_the_whole_file_gives(films: Path, room: Path, w
         source = decoded(data, track.kind)[: len(shown)]
         assert [frame.digest for frame in shown[:-1]] == [frame.digest for frame in source[:-1]]
         assert max(abs(a.time + whole.index.origin - b.time) for a, b in zip(shown, source, strict=True)) < 0.005
+
+
+@pytest.mark.parametrize("name", PLAYED)
+def test_a_film_goes_on_from_what_was_written_out_and_is_the_same(
+    films: Path, room: Path, watched: Path, name: str
+) -> None:
+    """As if it had been written out as a whole, but for the order in which its samples lie."""
+    path = by_ffmpeg(films, name, *KINDS[name])
+    data = path.read_bytes()
+    whole, _ = whole_of(path, room)
+    seen = Watched(data, watched)
+    seen.look(len(data) * 3 // 4)
+    assert seen.last.state
+    made = finished(path, seen, watched)
+    assert made is not None
+    rest = b"".join((watched / remuxed_file(n)).read_bytes() for n in range(len(made.lengths)))
+    assert (made.before, len(rest)) == (len(seen.written), sum(made.lengths))
+    given = Passed(seen.written + rest, made.index)
+    assert given.index.origin == whole.index.origin
+    pairs = ((given.index.video, whole.index.video), *zip(given.index.audio, whole.index.audio, strict=True))
+    for here, there in pairs:
+        assert (here is None) == (there is None)
+        if here is not None and there is not None:
+            assert (here.init, here.boundaries) == (there.init, there.boundaries)
+            assert given.segments(here) == whole.segments(there)
+
+
+def finished(path: Path, seen: Watched, folder: Path, within_s: float = 60) -> Remuxed | None:
+    data = path.read_bytes()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        source = Source(len(data), str(path), ours)
+        found, until = probe(source, Limits()), time.monotonic() + within_s
+        return finish(source, Bytes(data), found, seen.last, folder, until, 1.0)
+
+
+def test_where_the_rest_is_not_what_it_seemed_the_whole_is_written_out_anew(
+    films: Path, watched: Path, tmp_path: Path
+) -> None:
+    plain = _ts(films, "plain.ts")
+    seen = Watched(plain, watched)
+    seen.look(len(plain) * 3 // 4)
+    begun = plain[: len(plain) // 188 * 3 // 4 * 188]
+    rests = {"missing": plain[len(begun) + 376 :], "nothing": bytes(len(plain) - len(begun))}
+    for name, rest in rests.items():
+        assert finished(joined(tmp_path, begun, rest), seen, watched) is None, name
+        assert list(watched.iterdir()) == [], name
+    other = by_ffmpeg(films, "silent.ts", *KINDS["silent.ts"])
+    assert finished(other, seen, watched) is None
+    whole = by_ffmpeg(films, "plain.ts", *KINDS["plain.ts"])
+    assert finished(whole, seen, watched, within_s=-1) is None
+    assert finished(whole, seen, watched) is not None
 
 
 def test_every_end_of_the_file_is_looked_at_by_a_look_of_its_own(films: Path, room: Path, watched: Path) -> None:
