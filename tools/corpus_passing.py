@@ -104,8 +104,12 @@ def _compared(ours: list[tuple[Fraction, str]], theirs: list[tuple[Fraction, str
 
 
 def _read(path: Path, kind: str, stream: int, most: int) -> list[tuple[Fraction, str]]:
-    """When each picture is shown, or each packet of sound is heard, and a digest of it, as the ffmpeg command line reads them."""
-    how = ("-fps_mode", "passthrough", "-frames:v") if kind == "video" else ("-c", "copy", "-frames:a")
+    """When each picture is shown, or each packet of sound is heard, and a digest of it, as the ffmpeg command line reads them.
+
+    On the container's own clock: ffmpeg would round the times of pictures to the rate that it takes the film to have.
+    """
+    pictures = ("-fps_mode", "passthrough", "-enc_time_base", "demux", "-frames:v")
+    how = pictures if kind == "video" else ("-c", "copy", "-frames:a")
     command = [FFMPEG, "-v", "quiet", "-copyts", "-noautorotate", "-i", str(path), "-map", f"0:{stream}"]
     command += [*how, str(most), "-f", "framemd5", "-"]
     lines = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL).stdout
