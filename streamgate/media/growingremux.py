@@ -33,6 +33,9 @@ _COARSE = 512
 _LARGEST = 56 << 20
 """Bytes of what is saved and an index together: they cross from child to server in one message."""
 
+_SLOWER = 3
+"""Times that writing out the whole at once is faster than going on."""
+
 _TOO_EARLY = frozenset(("table_short", "no_keyframes", "no_config"))
 """Codes of what more bytes may mend."""
 
@@ -113,14 +116,15 @@ def finish(
     """Write out what is left of a film that has come whole, behind what looks at it wrote out, and index all of it.
 
     ``until``: monotonic seconds by which that must be done; ``read``: its bytes. None, and nothing is left behind, where the whole
-    file has to be written out: it is another than it seemed, or something is wrong with the rest.
+    file has to be written out: it is another than it seemed, something is wrong with the rest, or that is most of it.
     """
     parts = Parts(room, size=before.size)
     made: Remuxed | None = None
     try:
         copy = GrowingCopy.resumed(before.state, parts.write)
         with source.open(MAX_PIXELS) as container:
-            near = _begins(container, found) if shapes(container, found) == copy.shapes else None
+            same = shapes(container, found) == copy.shapes and (source.size - copy.at) * _SLOWER < source.size
+            near = _begins(container, found) if same else None
         whole = Arriving(read, source.size, [(0, source.size)])
         while near is not None and time.monotonic() < until:
             if copy.advance(whole):
@@ -129,7 +133,7 @@ def finish(
                 index = copy.index(parts.size, segment_s, near=near)
                 made = Remuxed(index, tuple(parts.lengths), before.size) if index is not None else None
                 break
-    except (IndexRefused, OSError, ValueError, av.error.FFmpegError):
+    except (IndexRefused, OSError, MemoryError, ValueError, av.error.FFmpegError):
         made = None
     if made is None:
         parts.forget()

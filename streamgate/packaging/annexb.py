@@ -113,9 +113,9 @@ def frame_length(data: bytes | bytearray, at: int) -> int:
     return length
 
 
-def sampling_rate(config: bytes) -> int:
-    """Samples of sound a second, out of what `aac` says of a frame."""
-    return _HERTZ[(config[0] & 7) << 1 | config[1] >> 7]
+def sampling_rate(frame: bytes) -> int:
+    """Samples of sound a second, of an ADTS frame that `aac` takes."""
+    return _HERTZ[frame[2] >> 2 & 15]
 
 
 def aac(frame: bytes) -> tuple[bytes, bytes]:

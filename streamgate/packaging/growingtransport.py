@@ -131,7 +131,7 @@ class _Track:
         if due is None:
             raise jumps()
         sound.add(frame, None if self.stamp is None else self.stamp - zero, due - zero, key=True)
-        self.due = due + AAC_FRAME * CLOCK // annexb.sampling_rate(annexb.aac(frame)[0])
+        self.due = due + AAC_FRAME * CLOCK // annexb.sampling_rate(frame)
         self.stamp = None
 
 
@@ -161,9 +161,11 @@ class GrowingCopy:
         return copy
 
     def saved(self) -> bytes:
-        """Where it stands, once every track has begun."""
+        """Where it stands; empty until every track has begun, and nothing is written out before."""
+        if self.zero is None:
+            return b""
         tracks = tuple(track.saved() for track in self._tracks)
-        return msgspec.msgpack.encode(_Saved(self.at, self.zero or 0, self._form, tracks, self.about))
+        return msgspec.msgpack.encode(_Saved(self.at, self.zero, self._form, tracks, self.about))
 
     def advance(self, read: Arriving) -> bool:
         """Go on through the packets that are there, `MOST` bytes of them at most; whether that was all of them."""

@@ -23,7 +23,7 @@ from streamgate.domain.errors import NotFound
 from streamgate.domain.identity import Prefix, new_id
 from streamgate.media.model import Grown, LadderSettings, Limits, remuxed_file
 from streamgate.media.sandbox import Sandbox
-from streamgate.plugins.transcoder import standing, store
+from streamgate.plugins.transcoder import planned, standing, store
 from streamgate.plugins.transcoder.films import Films
 from streamgate.plugins.transcoder.objects import pieces, put_all
 from streamgate.plugins.transcoder.settings import TranscoderSettings
@@ -155,7 +155,8 @@ class GrowingFilms:
         stood = Grown(wanted=0, count=known.count, looked_at=known.looked_at, lies=known.lies, mark=known.mark)
         if known.state_key is None:
             return stood
-        return replace(stood, state=await self._blobs.read(known.state_key), size=known.size)
+        copied = await planned.written_out(self._blobs, film)
+        return replace(stood, state=copied.state, size=copied.size) if copied is not None else Grown()
 
     async def _pause(self) -> None:
         with suppress(TimeoutError):
@@ -174,7 +175,7 @@ class GrowingFilms:
             if found.wanted is None and found.count == 0:
                 log.info("an upload does not play before its last byte", reason=found.reason)
                 return None
-            if not found.count:
+            if not found.count or (found.size and not found.written):
                 return found
             return found if await self._publish(attempt, source, found, folder) else None
         finally:

@@ -20,8 +20,8 @@ from tests.support.films import by_ffmpeg, moving, tone
 from tests.support.passed import Bytes, Passed, decoded
 from tests.unit.media.test_remux import AAC, KINDS, PICTURE, SOUND, X264, Remuxed, joined, written
 
-PLAYED = sorted(KINDS.keys() - {"hevc.ts"})
-"""The other waits for smaller renditions, as when it is whole."""
+PLAYED = sorted(KINDS.keys() - {"hevc.ts", "hours-in.ts", "picture-later.ts"})
+"""HEVC waits for smaller renditions, as when it is whole."""
 
 LONG = (*moving(20, "64x48"), *tone(20), *X264, "-g", "25", *AAC)
 
@@ -85,16 +85,12 @@ def test_what_was_listed_is_what_the_whole_file_gives(films: Path, room: Path, w
         source = decoded(data, track.kind)[: len(shown)]
         assert [frame.digest for frame in shown[:-1]] == [frame.digest for frame in source[:-1]]
         assert max(abs(a.time + whole.index.origin - b.time) for a, b in zip(shown, source, strict=True)) < 0.005
+    check_whole(path, whole, watched)
 
 
-@pytest.mark.parametrize("name", PLAYED)
-def test_a_film_goes_on_from_what_was_written_out_and_is_the_same(
-    films: Path, room: Path, watched: Path, name: str
-) -> None:
-    """As if it had been written out as a whole, but for the order in which its samples lie."""
-    path = by_ffmpeg(films, name, *KINDS[name])
+def check_whole(path: Path, whole: Passed, watched: Path) -> None:
+    """A plan that goes on from a look is that of the film written out as a whole, but for the order in which samples lie."""
     data = path.read_bytes()
-    whole, _ = whole_of(path, room)
     seen = Watched(data, watched)
     seen.look(len(data) * 3 // 4)
     assert seen.last.state
@@ -136,6 +132,10 @@ def test_where_the_rest_is_not_what_it_seemed_the_whole_is_written_out_anew(
     assert finished(other, seen, watched) is None
     whole = by_ffmpeg(films, "plain.ts", *KINDS["plain.ts"])
     assert finished(whole, seen, watched, within_s=-1) is None
+    early = Watched(by_ffmpeg(films, "long.ts", *LONG).read_bytes(), watched)
+    early.look(len(early.data) // 2)
+    assert early.last.state
+    assert finished(films / "long.ts", early, watched) is None, "that would take longer"
     assert finished(whole, seen, watched) is not None
 
 
