@@ -40,9 +40,9 @@ bench-%: $(VENV)/.dev tests/node/node_modules/.stamp
 	@tools/system-packages nginx wrk curl postgresql redis-server
 	@$(BIN)/python -m benchmarks $* $(if $(MEDIA),--media "$(MEDIA)")
 
-chaos: $(VENV)/.dev tests/node/node_modules/.stamp ## Rounds of faults in nine processes (ROUNDS=…, SEED=…)
+chaos: $(VENV)/.dev tests/node/node_modules/.stamp ## Rounds of faults in nine processes (ROUNDS=…, SEED=…; OUTAGE="half-open s3 40": one long fault)
 	@tools/system-packages ffmpeg postgresql redis-server
-	@nice -n 5 $(BIN)/python -m tests.chaos --all --rounds $(or $(ROUNDS),3) --seed $(or $(SEED),1)
+	@nice -n 5 $(BIN)/python -m tests.chaos --seed $(or $(SEED),1) $(if $(OUTAGE),--outage "$(OUTAGE)",--all --rounds $(or $(ROUNDS),3))
 
 corpus: $(VENV)/.dev ## A folder of media files (DIR=…) through ingest and packaging: a table, file by file
 	@tools/system-packages ffprobe

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.chaos.faults import by_kind, not_done, schedule
+from tests.chaos.faults import COMBINATIONS, Fault, Kind, by_kind, not_done, schedule
 from tests.chaos.rounds import Result, explained, quiet, run, sources, table
 from tests.chaos.world import scratch, world
 
@@ -22,12 +22,23 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--faults", type=int, default=8, help="faults in a round")
+    parser.add_argument(
+        "--outage", type=outage, action="append", metavar="'KIND TARGET SECONDS'", help="a round with this and no other"
+    )
     parser.add_argument("--every", type=float, default=5.0, help="seconds from one fault to the next")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where logs and data are kept; default: nowhere")
     parser.add_argument("--all", action="store_true", help="fail unless every kind was done to every target")
     parser.add_argument("--beside", type=int, help="end when this process does")
     return parser.parse_args()
+
+
+def outage(text: str) -> Fault:
+    """``half-open s3 40``"""
+    kind, target, seconds = text.split()
+    if (kind, target) not in COMBINATIONS:
+        raise ValueError(text)
+    return Fault(Kind(kind), target, float(seconds))
 
 
 def end_with(process: int | None) -> None:
@@ -53,6 +64,8 @@ def main() -> int:
     results: list[Result] = []
     began = time.monotonic()
     faults = schedule(told.seed)
+    if told.outage:
+        faults, told.rounds, told.faults = iter(told.outage), len(told.outage), 1
     with scratch(told.folder) as folder, world(folder / "world") as broken:
         calm = quiet(broken, sources(folder / "films"))
         say(f"started in {time.monotonic() - began:.0f} s, seed {told.seed}, a fault every {told.every:g} s")
