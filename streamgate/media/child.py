@@ -13,6 +13,7 @@ import traceback
 from pathlib import Path
 
 import av.error
+from msgspec.structs import replace
 
 from streamgate.domain.asset import FailureCode, MediaRefused
 from streamgate.media import confine, opening
@@ -100,9 +101,10 @@ def _do(order: Order, link: socket.socket, confined: tuple[str, ...]) -> Answer:
     source = opening.Source(order.source.size, order.source.path, link)
     if isinstance(task, PlanTask):
         folder = Path(order.confinement.folder) if order.confinement.folder else None
-        return Planned(
-            make_plan(source, task.ladder, task.limits, Room(folder, task.remux_s, task.before) if folder else None)
-        )
+        room = Room(folder, task.remux_s, task.before) if folder else None
+        plan = make_plan(source, task.ladder, task.limits, room)
+        told = bool(plan.index) and plan.index is source.told
+        return Planned(replace(plan, index=b"") if told else plan, indexed=told)
     if isinstance(task, EncodeTask):
         return Encoded(encode_chunk(source, task, Path(order.confinement.folder or "")))
     if isinstance(task, SheetTask):

@@ -26,6 +26,7 @@ from streamgate.media.wire import (
     MAX_RANGES,
     Given,
     GivenAll,
+    Indexed,
     Want,
     WantAll,
     receive,
@@ -44,6 +45,8 @@ MAX_PIXELS = 8192 * 8192
 
 _BLOCK = 512 << 10
 _BLOCKS_KEPT = 8
+_BLOCKS_FIRST = 4
+_SHORT = 4 << 10
 _KEPT = 64 << 20
 _LOST = "The bytes of the source could not be read."
 
@@ -133,9 +136,9 @@ class RangeFile(io.RawIOBase):
             self._blocks.move_to_end(index)
         return block
 
-    def range(self, offset: int, length: int) -> bytes:
-        """Exactly those bytes; `SourceLost` when the server cannot give them."""
-        return self._asking.range(offset, length)
+    def range(self, offset: int, length: int, *, keep: bool = False) -> bytes:
+        """Exactly those bytes; `SourceLost` when the server cannot give them. ``keep``: somebody else will ask for them too."""
+        return self._asking.range(offset, length, keep=keep)
 
     def many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Several ranges, as `range` gives them, for as few round trips as that takes."""
@@ -145,41 +148,31 @@ class RangeFile(io.RawIOBase):
 class _Asking:
     """Asks the server for bytes of the source; by any thread, one at a time.
 
-    Long ranges are kept (`_KEPT` bytes of them): an index that was read once is not fetched again for the next who opens the film.
+    Long ranges are kept (`_KEPT` bytes of them): an index that was read once is not fetched again for the next who opens the film,
+    and what is kept can be had while another thread asks. The first short ranges (`_BLOCKS_FIRST` of them) are read as whole blocks
+    and kept too: they are the headers of boxes, which lie close together, and where libav begins as well. ``whole``: the length of
+    a source of which all is there; 0: only what is asked for is read.
     """
 
-    def __init__(self, link: socket.socket) -> None:
+    def __init__(self, link: socket.socket, whole: int = 0) -> None:
         self._link = link
+        self._whole = whole
+        self._blocks_left = _BLOCKS_FIRST
         self._turn = threading.Lock()
+        self._keeping = threading.Lock()
         self._kept: OrderedDict[int, bytes] = OrderedDict()
 
-    def range(self, offset: int, length: int) -> bytes:
+    def range(self, offset: int, length: int, *, keep: bool = False) -> bytes:
         if length <= MAX_RANGE:
-            return self._one(offset, length)
+            found = self._one(offset, length)
+            return self._keep(offset, found) if keep and length > _SHORT else found
+        known = self._known(offset, length)
+        if known is not None:
+            return known
         pieces = self.many(
             [(at, min(MAX_RANGE, offset + length - at)) for at in range(offset, offset + length, MAX_RANGE)]
         )
-        whole = b"".join(pieces)
-        with self._turn:
-            self._kept[offset] = whole
-            while sum(map(len, self._kept.values())) > _KEPT:
-                self._kept.popitem(last=False)
-        return whole
-
-    def _one(self, offset: int, length: int) -> bytes:
-        with self._turn:
-            for start, data in self._kept.items():
-                if start <= offset and offset + length <= start + len(data):
-                    return data[offset - start : offset - start + length]
-            pieces = bytearray()
-            while length > 0:
-                send(self._link, Want(offset, length))
-                found = receive(self._link, Given).data
-                if found is None or not 0 < len(found) <= length:
-                    raise SourceLost(_LOST)
-                pieces += found
-                offset, length = offset + len(found), length - len(found)
-        return bytes(pieces)
+        return self._keep(offset, b"".join(pieces))
 
     def many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         found: list[bytes] = []
@@ -191,6 +184,50 @@ class _Asking:
                 raise SourceLost(_LOST)
             found += data
         return found
+
+    def tell(self, message: Indexed) -> None:
+        send(self._link, message)
+
+    def _one(self, offset: int, length: int) -> bytes:
+        known = self._known(offset, length)
+        if known is not None:
+            return known
+        with self._turn:
+            known = self._known(offset, length)
+            if known is not None:
+                return known
+            if length <= _SHORT and self._blocks_left and offset + length <= self._whole:
+                self._blocks_left -= 1
+                begin = offset // _BLOCK * _BLOCK
+                end = min(self._whole, max(begin + _BLOCK, offset + length))
+                block = self._keep(begin, self._fetched(begin, end - begin))
+                return block[offset - begin : offset - begin + length]
+            return self._fetched(offset, length)
+
+    def _fetched(self, offset: int, length: int) -> bytes:
+        pieces = bytearray()
+        while length > 0:
+            send(self._link, Want(offset, length))
+            found = receive(self._link, Given).data
+            if found is None or not 0 < len(found) <= length:
+                raise SourceLost(_LOST)
+            pieces += found
+            offset, length = offset + len(found), length - len(found)
+        return bytes(pieces)
+
+    def _known(self, offset: int, length: int) -> bytes | None:
+        with self._keeping:
+            for start, data in self._kept.items():
+                if start <= offset and offset + length <= start + len(data):
+                    return data[offset - start : offset - start + length]
+        return None
+
+    def _keep(self, offset: int, data: bytes) -> bytes:
+        with self._keeping:
+            self._kept[offset] = data
+            while sum(map(len, self._kept.values())) > _KEPT:
+                self._kept.popitem(last=False)
+        return data
 
 
 def _in_groups(ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], ...]]:
@@ -231,8 +268,10 @@ class Source:
     ) -> None:
         self.size = size
         self.extents = extents
+        self.told: bytes | None = None
+        """The sample index that the server has been told."""
         self._path = path
-        self._asking = link if isinstance(link, _Asking) else _Asking(link)
+        self._asking = link if isinstance(link, _Asking) else _Asking(link, 0 if extents else size)
 
     def excerpt(self, data: bytes) -> Source:
         """A file in memory that was made of pieces of this one."""
@@ -249,6 +288,11 @@ class Source:
         if [len(piece) for piece in found] != [length for _, length in ranges]:
             raise SourceLost(_LOST)
         return found
+
+    def tell_index(self, index: bytes) -> None:
+        """Send the server a sample index of the source ahead of the plan, whoever reads the source meanwhile. Once."""
+        self._asking.tell(Indexed(index))
+        self.told = index
 
     @property
     def far(self) -> bool:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -24,6 +24,7 @@ from streamgate.media.opening import RangeFile, Source
 from streamgate.media.probe import AudioFound, Probe, VideoFound
 from streamgate.media.remux import remux
 from streamgate.packaging.matroskaindex import index_matroska
+from streamgate.packaging.mp4boxes import fetch_movie
 from streamgate.packaging.sampleindex import IndexedTrack, IndexRefused, Read, SourceIndex, index_mp4
 
 SOURCE = "source"
@@ -102,7 +103,8 @@ Ahead = Callable[[], SourceIndex]
 def index_ahead(source: Source, ladder: LadderSettings) -> Ahead | None:
     """Begin to read the index of what looks like an MP4, while libav looks at the film; None for anything else.
 
-    Of a source that is far away it is read before libav opens it, which then finds most of what it asks for here.
+    It is sent to the server as soon as it is made (`wire.Indexed`), unless it is too large. Of a source that is far away the boxes
+    that it is made of are fetched first, and libav then finds them here.
     """
     if not _looks_like_mp4(source):
         return None
@@ -110,19 +112,22 @@ def index_ahead(source: Source, ladder: LadderSettings) -> Ahead | None:
 
     def work() -> None:
         try:
-            future.set_result(_index(source, ladder, "mp4"))
+            index = _index(source, ladder, "mp4")
+            if len(index.blob) <= LARGEST_INDEX:
+                source.tell_index(index.blob)
+            future.set_result(index)
         except BaseException as error:  # noqa: BLE001  raised where the index is asked for
             future.set_exception(error)
 
     if source.far:
-        work()
-    else:
-        threading.Thread(target=work, name="index", daemon=True).start()
+        with suppress(IndexRefused), _reader(source) as read:
+            fetch_movie(read, source.size)
+    threading.Thread(target=work, name="index", daemon=True).start()
     return future.result
 
 
 def _index(source: Source, ladder: LadderSettings, container: str) -> SourceIndex:
-    with _reader(source) as read:
+    with _reader(source, keep=container == "mp4") as read:
         return _INDEXED[container](read, source.size, segment_s=ladder.segment_s, far=source.far)
 
 
@@ -199,10 +204,11 @@ def _why(index: SourceIndex, number: int | None) -> str:
 
 
 @contextmanager
-def _reader(source: Source) -> Iterator[Read]:
+def _reader(source: Source, *, keep: bool = True) -> Iterator[Read]:
+    """``keep``: long ranges stay here for whoever opens the source next."""
     with source.raw() as raw:
         if isinstance(raw, RangeFile):
-            yield _Far(raw, source.size)
+            yield _Far(raw, source.size, keep=keep)
         else:
             descriptor = raw.fileno()
             yield lambda offset, length: os.pread(descriptor, max(0, length), offset) if offset >= 0 else b""
@@ -211,13 +217,14 @@ def _reader(source: Source) -> Iterator[Read]:
 class _Far:
     """A `ReadMany` of a source that is read by ranges."""
 
-    def __init__(self, raw: RangeFile, size: int) -> None:
+    def __init__(self, raw: RangeFile, size: int, *, keep: bool) -> None:
         self._raw = raw
         self._size = size
+        self._keep = keep
 
     def __call__(self, offset: int, length: int, /) -> bytes:
         length = min(length, self._size - offset)
-        return self._raw.range(offset, length) if offset >= 0 and length > 0 else b""
+        return self._raw.range(offset, length, keep=self._keep) if offset >= 0 and length > 0 else b""
 
     def many(self, ranges: Sequence[tuple[int, int]], /) -> list[bytes]:
         return self._raw.many(ranges)

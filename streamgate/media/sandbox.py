@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from msgspec.structs import replace
 from streamgate.domain.asset import FailureCode, MediaRefused
 from streamgate.domain.errors import Unavailable
 from streamgate.media.children import Child, Nursery
-from streamgate.media.model import EncodedChunk, Grown, LadderSettings, Limits, MediaPlan, remuxed_file
+from streamgate.media.made import as_copied, as_ordered, as_written
+from streamgate.media.model import EncodedChunk, Grown, LadderSettings, Limits, MediaPlan
 from streamgate.media.precedence import Allowance, Precedence
 from streamgate.media.reads import ByteSource, may_be_read, read_ranges
 from streamgate.media.wire import (
@@ -32,6 +33,7 @@ from streamgate.media.wire import (
     Given,
     GivenAll,
     GrowTask,
+    Indexed,
     Looked,
     Order,
     Picture,
@@ -104,8 +106,12 @@ class Sandbox:
         timeout_s: float = 60.0,
         folder: Path | None = None,
         before: Grown | None = None,
+        early: Callable[[bytes], None] | None = None,
     ) -> MediaPlan:
         """Probe a source and plan its renditions.
+
+        ``early`` is called, once at most, with a sample index that is probably the plan's, as soon as it is there; if it is the
+        plan's, it is the same object.
 
         What can be served without encoding but is no byte ranges of its file is written out into ``folder``, below the scratch
         folder (None: it is encoded), which may take longer than ``timeout_s``, by its size (`MediaPlan.remuxed`).
@@ -118,10 +124,20 @@ class Sandbox:
         remux_s = _REMUX_S + source.size / _REMUX_RATE if place is not None else 0.0
         whole_s = timeout_s + remux_s
         confinement = _confinement(_PLAN_MEMORY, whole_s, folder=str(place) if place is not None else None)
-        answer = await self._run(PlanTask(ladder, limits, remux_s, before), source, confinement, whole_s, eager=False)
-        if not isinstance(answer, Planned) or not _as_written(answer.plan, place, before):
+        told: list[bytes] = []
+
+        def heard(index: bytes) -> None:
+            told.append(index)
+            if early is not None:
+                early(index)
+
+        task = PlanTask(ladder, limits, remux_s, before)
+        answer = await self._run(task, source, confinement, whole_s, eager=False, heard=heard)
+        if not isinstance(answer, Planned) or not as_written(answer.plan, place, before):
             raise _strange(answer)
-        return answer.plan
+        if answer.indexed and not told:
+            raise _strange(answer)
+        return replace(answer.plan, index=told[0]) if answer.indexed else answer.plan
 
     async def look(
         self,
@@ -143,7 +159,7 @@ class Sandbox:
         confinement = _confinement(_PLAN_MEMORY, timeout_s, folder=str(place))
         task = GrowTask(ladder, limits, extents, replace(before, plan=None))
         answer = await self._run(task, source, confinement, timeout_s, eager=False)
-        if not isinstance(answer, Looked) or not _as_copied(answer.grown, before, place):
+        if not isinstance(answer, Looked) or not as_copied(answer.grown, before, place):
             raise _strange(answer)
         return answer.grown
 
@@ -177,7 +193,7 @@ class Sandbox:
         answer = await self._run(task, source, confinement, timeout_s, eager=eager)
         if not isinstance(answer, Encoded):
             raise _strange(answer)
-        if not _as_ordered(answer.chunk, task, place):
+        if not as_ordered(answer.chunk, task, place):
             raise _strange(answer)
         return answer.chunk
 
@@ -235,13 +251,20 @@ class Sandbox:
         return place
 
     async def _run(
-        self, task: Task, source: ByteSource, confinement: Confinement, timeout_s: float, *, eager: bool
+        self,
+        task: Task,
+        source: ByteSource,
+        confinement: Confinement,
+        timeout_s: float,
+        *,
+        eager: bool,
+        heard: Callable[[bytes], None] | None = None,
     ) -> Answer:
         child, status = await self._nursery.child()
         allowance = Allowance(timeout_s)
         path = str(source.path) if source.path is not None else None
         order = Order(task, SourceLocation(source.size, path), confinement)
-        answering = asyncio.ensure_future(_converse(child, order, source, allowance))
+        answering = asyncio.ensure_future(_converse(child, order, source, allowance, heard))
         out_of_time = asyncio.ensure_future(allowance.ended.wait())
         try:
             with self._precedence.running(child, allowance, eager=eager):
@@ -276,10 +299,19 @@ class _Nothing:
         return b""
 
 
-async def _converse(child: Child, order: Order, source: ByteSource, allowance: Allowance) -> Answer:
+async def _converse(
+    child: Child, order: Order, source: ByteSource, allowance: Allowance, heard: Callable[[bytes], None] | None
+) -> Answer:
+    """Until the child has done what it was ordered. ``heard``: whom to give the index that it may tell before, once."""
     await child.send(order)
     while True:
         answer = await child.receive()
+        if isinstance(answer, Indexed):
+            if heard is None:
+                raise ValueError("an index that nobody asked for")
+            heard(answer.index)
+            heard = None
+            continue
         if isinstance(answer, Want):
             ranges: tuple[tuple[int, int], ...] = ((answer.offset, answer.length),)
         elif isinstance(answer, WantAll):
@@ -295,48 +327,6 @@ async def _converse(child: Child, order: Order, source: ByteSource, allowance: A
             await child.send(GivenAll(found) if isinstance(answer, WantAll) else Given(found[0] if found else None))
         finally:
             allowance.release()
-
-
-def _as_ordered(chunk: EncodedChunk, task: EncodeTask, folder: Path) -> bool:
-    """Whether a child made exactly what it was told to; its words came out of a process that parsed a stranger's file."""
-    ordered = {
-        (rendition.name, number)
-        for rendition in task.renditions
-        for number in range(task.first, min(task.end, len(rendition.boundaries) - 1))
-    }
-    if len(chunk.segments) != len(ordered):
-        return False
-    for segment in chunk.segments:
-        written = folder / f"{segment.rendition}.{segment.number}.m4s"
-        if (segment.rendition, segment.number) not in ordered or segment.file != written.name:
-            return False
-        if not _is_file(written, segment.length):
-            return False
-    return True
-
-
-def _as_written(plan: MediaPlan, folder: Path | None, before: Grown | None) -> bool:
-    """Whether the files are there that a child says it has written."""
-    if plan.remuxed_before not in {0, before.size if before is not None else 0}:
-        return False
-    if folder is None:
-        return not plan.remuxed
-    return _are_files(folder, plan.remuxed)
-
-
-def _as_copied(grown: Grown, before: Grown, folder: Path) -> bool:
-    """The same of what a look has written, which goes on where the last one ended."""
-    if not grown.written:
-        return True
-    return grown.size == before.size + sum(grown.written) and _are_files(folder, grown.written)
-
-
-def _are_files(folder: Path, lengths: Sequence[int]) -> bool:
-    return all(_is_file(folder / remuxed_file(number), length) for number, length in enumerate(lengths))
-
-
-def _is_file(path: Path, length: int) -> bool:
-    return not path.is_symlink() and path.is_file() and path.stat().st_size == length
 
 
 def _confinement(memory: int, timeout_s: float, *, nice: int = 0, folder: str | None = None) -> Confinement:

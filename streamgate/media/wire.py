@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import threading
 from typing import TypeVar
 
 import msgspec
@@ -26,6 +27,7 @@ MANY_RANGES = 256
 """Bytes of all the ranges, and how many of them, that a child asks for at once."""
 
 _LENGTH = struct.Struct("!I")
+_SENDING = threading.Lock()
 
 REPORT = struct.Struct("!cQi")
 """What the fork server says of a child: `STARTED` (with its process handle) or `ENDED`, its number, and its pid or exit status."""
@@ -159,10 +161,17 @@ class GivenAll(msgspec.Struct, frozen=True, tag=True):
     data: tuple[bytes, ...] | None
 
 
+class Indexed(msgspec.Struct, frozen=True, tag=True):
+    """A sample index, told before the plan that it is probably of; nothing is answered to it, and it comes once at most."""
+
+    index: bytes
+
+
 class Planned(msgspec.Struct, frozen=True, tag=True):
-    """A finished plan."""
+    """A finished plan. ``indexed``: its index is the one that was told before, and not sent again."""
 
     plan: MediaPlan
+    indexed: bool = False
 
 
 class Encoded(msgspec.Struct, frozen=True, tag=True):
@@ -207,7 +216,7 @@ class Broken(msgspec.Struct, frozen=True, tag=True):
     defect: bool = False
 
 
-Answer = Want | WantAll | Planned | Looked | Encoded | Picture | Attempted | Refused | Broken
+Answer = Want | WantAll | Indexed | Planned | Looked | Encoded | Picture | Attempted | Refused | Broken
 
 T = TypeVar("T")
 
@@ -227,8 +236,10 @@ def frame_length(header: bytes) -> int:
 
 
 def send(link: socket.socket, message: msgspec.Struct) -> None:
-    """Send one message, blocking."""
-    link.sendall(pack(message))
+    """Send one message, blocking; whole, whatever other threads send."""
+    data = pack(message)
+    with _SENDING:
+        link.sendall(data)
 
 
 def receive(link: socket.socket, kind: type[T]) -> T:

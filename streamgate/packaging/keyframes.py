@@ -17,6 +17,9 @@ MANY = 8000
 """Claimed key frames up to which every one is looked at; of more, only those that segments are to begin with."""
 
 _HEAD = 96
+_FAR_HEAD = 1024
+"""The same where each read is a round trip: what an encoder tells of itself, before the first picture, fits in."""
+
 _LARGEST_HEAD = 16 << 10
 _LOOKED_AT = 24
 
@@ -56,7 +59,7 @@ class Looking:
         wanted = [number for number in numbers if number not in self._known and self._samples.sizes[number] > 0]
         if isinstance(self._read, ReadMany):
             places = [self._place(number) for number in wanted]
-            heads = self._read.many([(offset, min(size, _HEAD)) for offset, size in places])
+            heads = self._read.many([(offset, min(size, _FAR_HEAD)) for offset, size in places])
             self._heads.update(zip(wanted, heads, strict=True))
 
     def _place(self, number: int) -> tuple[int, int]:

@@ -142,6 +142,15 @@ def movie(read: Read, size: int) -> Movie:
     return Movie(memoryview(content), tuple(fragments))
 
 
+def fetch_movie(read: Read, size: int) -> None:
+    """Read a file's ``moov`` once, for a reader that keeps what it has read; nothing where it has none before its fragments."""
+    for kind, offset, head, length in _outer(read, size):
+        if kind == b"moov" and length <= MAX_MOOV and offset + length <= size:
+            read(offset + head, length - head)
+        if kind in {b"moov", b"moof"}:
+            return
+
+
 def _outer(read: Read, size: int) -> Iterator[tuple[bytes, int, int, int]]:
     """The boxes that a file itself is made of: kind, offset, length of the header, length of it all."""
     at = 0

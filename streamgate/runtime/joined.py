@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
@@ -21,13 +22,15 @@ class Joined:
 
     async def read(self, offset: int, length: int) -> bytes:
         """Exactly those bytes, fewer only at the end; raises as `BlobStore.read`."""
-        pieces = []
+        wanted: list[tuple[str, int, int]] = []
         index = max(0, bisect_right(self._starts, offset) - 1)
         while length > 0 and index < len(self._parts):
             part, inside = self._parts[index], offset - self._starts[index]
             count = min(length, part.length - inside)
             if count > 0:
-                pieces.append(await self._blobs.read(part.key, inside, count))
+                wanted.append((part.key, inside, count))
                 offset, length = offset + count, length - count
             index += 1
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if len(wanted) == 1:
+            return await self._blobs.read(*wanted[0])
+        return b"".join(await asyncio.gather(*(self._blobs.read(*one) for one in wanted)))

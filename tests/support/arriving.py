@@ -19,7 +19,7 @@ class _Given(_Asking):
     def __init__(self, data: bytes) -> None:
         self._data = data
 
-    def range(self, offset: int, length: int) -> bytes:
+    def range(self, offset: int, length: int, *, keep: bool = False) -> bytes:
         return self._data[offset : offset + length]
 
     def many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:

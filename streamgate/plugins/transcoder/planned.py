@@ -2,34 +2,83 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from streamgate.contracts.upload import SourcePart
-from streamgate.domain.errors import NotFound
+from streamgate.domain.errors import NotFound, StreamGateError
 from streamgate.media.model import Grown, MediaPlan, remuxed_file
 from streamgate.plugins.transcoder import standing
 from streamgate.plugins.transcoder.objects import pieces, put_all
 from streamgate.plugins.transcoder.store import Film, Growth
-from streamgate.ports.storage import BlobStore
+from streamgate.ports.storage import BlobInfo, BlobStore
+
+
+class IndexObject:
+    """The object of a film's sample index, which may be on its way to the store before the plan is there that it belongs to."""
+
+    def __init__(self, blobs: BlobStore, asset_id: str, plan_id: str) -> None:
+        self._blobs = blobs
+        self._key = standing.index_key(asset_id, plan_id)
+        self._begun: tuple[bytes, asyncio.Task[BlobInfo]] | None = None
+
+    def begin(self, index: bytes) -> None:
+        """Begin to store an index of which it is not known yet whether it counts; nothing more once one was begun."""
+        if self._begun is None:
+            self._begun = index, asyncio.create_task(self._blobs.put(self._key, index))
+
+    async def store(self, index: bytes) -> None:
+        """Return when this index is durable: the one that was begun, or another in its place."""
+        begun, self._begun = self._begun, None
+        if begun is not None and begun[0] is index:
+            await begun[1]
+            return
+        if begun is not None:
+            await _ended(begun[1])
+        await self._blobs.put(self._key, index)
+
+    async def drop(self) -> None:
+        """Leave nothing of what was begun and did not count; what cannot be removed now is only wasted room."""
+        if self._begun is not None:
+            begun, self._begun = self._begun, None
+            await _ended(begun[1])
+            with suppress(StreamGateError):
+                await self._blobs.delete(self._key)
+
+
+async def _ended(task: asyncio.Task[BlobInfo]) -> None:
+    task.cancel()
+    await asyncio.wait((task,))
+    if not task.cancelled():
+        task.exception()
 
 
 async def kept(
-    blobs: BlobStore, asset_id: str, plan_id: str, plan: MediaPlan, parts: Sequence[SourcePart], folder: Path
+    blobs: BlobStore,
+    asset_id: str,
+    plan_id: str,
+    plan: MediaPlan,
+    parts: Sequence[SourcePart],
+    folder: Path,
+    index: IndexObject | None = None,
 ) -> MediaPlan:
     """Store it; the plan without it, and with the objects that its index is of.
 
     ``parts``: those of the upload, or those that the plan goes on from (`MediaPlan.remuxed_before`); ``folder``: where the planning
-    child wrote the source out, if it did.
+    child wrote the source out, if it did; ``index``: the object of this plan's index, where storing that may have begun.
     """
     objects = [(standing.init_key(asset_id, plan_id, rendition.name), rendition.init) for rendition in plan.renditions]
     objects += [(standing.caption_key(asset_id, plan_id, track.name), track.vtt) for track in plan.captions]
-    if plan.index:
-        objects.append((standing.index_key(asset_id, plan_id), plan.index))
-    await put_all(blobs, objects)
+    index = index or IndexObject(blobs, asset_id, plan_id)
+    storing = index.store(plan.index) if plan.index else index.drop()
+    for outcome in await asyncio.gather(put_all(blobs, objects), storing, return_exceptions=True):
+        if outcome is not None:
+            raise outcome
     indexed = list(parts) if plan.index else []
     if plan.remuxed or plan.remuxed_before:
         indexed, name = list(parts) if plan.remuxed_before else [], secrets.token_hex(4)

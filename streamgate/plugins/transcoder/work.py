@@ -10,11 +10,10 @@ from pathlib import Path
 import structlog
 
 from streamgate.contracts.transcoder import MediaReplaced, PosterPayload
-from streamgate.contracts.upload import IngestPayload, Source, Uploads
+from streamgate.contracts.upload import IngestPayload, Uploads
 from streamgate.domain.asset import FailureCode, MediaRefused
 from streamgate.domain.errors import NotFound, StreamGateError, Unavailable
-from streamgate.domain.identity import Prefix, new_id
-from streamgate.media.model import EncodedChunk, Grown, LadderSettings, Limits, MediaPlan
+from streamgate.media.model import EncodedChunk, LadderSettings, Limits, MediaPlan
 from streamgate.media.sandbox import Sandbox
 from streamgate.packaging.indexes import Indexes
 from streamgate.plugins.transcoder import planned, source_bytes, standing, store
@@ -34,8 +33,9 @@ from streamgate.plugins.transcoder.films import (
     SheetPayload,
 )
 from streamgate.plugins.transcoder.objects import pieces
+from streamgate.plugins.transcoder.planning import Planning
 from streamgate.plugins.transcoder.settings import TranscoderSettings
-from streamgate.plugins.transcoder.sources import Sources, checked
+from streamgate.plugins.transcoder.sources import Sources
 from streamgate.plugins.transcoder.store import Film
 from streamgate.ports.storage import BlobStore
 from streamgate.runtime.database import Transaction
@@ -85,6 +85,8 @@ class TranscodeWork:
             passthrough=settings.passthrough,
         )
         self.limits = Limits(max_duration_s=settings.max_duration_s, max_pixels=settings.max_pixels)
+        limit_s = settings.plan_timeout_s
+        self._planning = Planning(films, self._sources, blobs, sandbox, self.ladder, self.limits, limit_s)
 
     def handlers(self) -> dict[str, Handler]:
         """By kind of job."""
@@ -100,7 +102,8 @@ class TranscodeWork:
             await store.change(tx, asset_id, films.clock.now_ms(), growing=False)
         await films.tell(asset_id)
         try:
-            plan_id, plan = await self._plan(attempt, asset_id)
+            again = attempt.job.attempt > 1
+            plan_id, plan = await self._planning.plan(asset_id, self._folder(attempt), again=again)
         except MediaRefused as refused:
             await self._refuse(attempt, asset_id, refused)
         now = films.clock.now_ms()
@@ -232,38 +235,6 @@ class TranscodeWork:
                 )
             self._films.changed(tx, payload.asset_id)
         return won
-
-    async def _plan(self, attempt: Attempt, asset_id: str) -> tuple[str, MediaPlan]:
-        """Plan the film, and store what the plan brings along.
-
-        The plan's name is that by which the film played while it arrived, where it goes on from what was written out then.
-        """
-        source, film = await self._sources.named(asset_id), await self._films.get(asset_id)
-        growth = film.growth if film is not None else None
-        if attempt.job.attempt > 1:
-            await planned.forget_others(self._blobs, asset_id, film.plans if film is not None else ())
-        before = await planned.written_out(self._blobs, film)
-        folder = self._folder(attempt)
-        try:
-            # Planning reads little of the source: that the rest is there is looked up meanwhile.
-            plan = await checked(self._looked_at(source, folder, before), self._sources.complete(source))
-            goes_on = growth is not None and plan.remuxed_before > 0
-            if growth is not None and goes_on and not standing.agrees(growth, plan, growth.count):
-                shutil.rmtree(folder)
-                plan, goes_on = await self._looked_at(source, self._folder(attempt), None), False
-            parts, plan_id = (
-                (growth.parts, growth.plan_id) if growth and goes_on else (source.parts, new_id(Prefix.PLAN))
-            )
-            return plan_id, await planned.kept(self._blobs, asset_id, plan_id, plan, parts, folder)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    async def _looked_at(self, source: Source, folder: Path, before: Grown | None) -> MediaPlan:
-        async with source_bytes.opened(source, self._blobs) as data:
-            limit_s = self._settings.plan_timeout_s
-            return await self._sandbox.plan(
-                data, ladder=self.ladder, limits=self.limits, timeout_s=limit_s, folder=folder, before=before
-            )
 
     def _folder(self, attempt: Attempt) -> Path:
         """An empty folder for what a child of this attempt writes."""

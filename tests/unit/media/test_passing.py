@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from streamgate.media.model import LadderSettings, Limits
 from streamgate.media.sandbox import Sandbox
@@ -13,6 +14,18 @@ from tools.fuzz import Bytes
 
 LADDER = LadderSettings(rungs=(120,), preset="ultrafast", passthrough=True)
 CODED = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-g", "50", "-pix_fmt", "yuv420p", "-c:a", "aac")
+
+
+class Far(Bytes):
+    """A source of which the child gets what it asks the server for, as of one in an object store."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.path = None
+        self._data = path.read_bytes()
+
+    async def read(self, offset: int, length: int) -> bytes:
+        return self._data[offset : offset + length]
 
 
 @pytest.mark.parametrize("flags", ["+faststart", "+frag_keyframe+empty_moov", "+dash+frag_keyframe+delay_moov"])
@@ -28,6 +41,28 @@ async def test_mp4_passes_whole_or_in_fragments(sandbox: Sandbox, tmp_path: Path
     assert cuts == pytest.approx([0, 4, 8, 9], abs=0.081)
     assert [tick / rung.timescale for tick in rung.boundaries] == pytest.approx(cuts, abs=0.001)
     assert plan.index
+
+
+@pytest.mark.parametrize("passthrough", [True, False])
+async def test_an_index_is_told_before_the_plan_and_is_the_plan_s(
+    sandbox: Sandbox, tmp_path: Path, passthrough: bool
+) -> None:
+    path = by_ffmpeg(tmp_path, "film.mp4", *moving(9), *tone(9), *CODED)
+    plans = []
+    for source in (Far(path), Bytes(path)):
+        told: list[bytes] = []
+        ladder = replace(LADDER, passthrough=passthrough)
+        plans.append(await sandbox.plan(source, ladder=ladder, limits=Limits(), timeout_s=60, early=told.append))
+        assert len(told) == 1
+        assert plans[-1].index is told[0]
+    assert plans[0] == plans[1], "from afar the same film is seen"
+
+
+async def test_an_index_that_does_not_tell_of_the_video_is_not_the_plan_s(sandbox: Sandbox, tmp_path: Path) -> None:
+    path = by_ffmpeg(tmp_path, "film.mp4", *moving(3), *tone(3), "-c:v", "mpeg4", "-c:a", "aac")
+    told: list[bytes] = []
+    plan = await sandbox.plan(Far(path), ladder=LADDER, limits=Limits(), timeout_s=60, early=told.append)
+    assert (len(told), plan.index) == (1, b"")
 
 
 async def test_fragments_that_readers_take_differently_are_encoded(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -15,6 +15,10 @@ from tests.unit.transcoder.test_standing import film
 PARTS = (SourcePart("uploads/upl_1/1", 100),)
 
 
+def _index(blobs: LocalBlobStore, plan_id: str) -> planned.IndexObject:
+    return planned.IndexObject(blobs, "ast_1", plan_id)
+
+
 async def _keys(blobs: LocalBlobStore) -> set[str]:
     return {info.key async for info in blobs.list("assets/")}
 
@@ -48,3 +52,17 @@ async def test_what_killed_attempts_wrote_out_is_deleted_and_nothing_else(tmp_pa
     assert await _keys(blobs) == {mine, *others}
     await planned.forget_others(blobs, "ast_1", ())
     assert await _keys(blobs) == others
+
+
+async def test_an_index_that_was_begun_counts_only_if_it_is_the_plan_s(tmp_path: Path) -> None:
+    blobs, key = LocalBlobStore(tmp_path / "objects"), standing.index_key("ast_1", "pln_1")
+    for early, counts in ((b"the plan's", b"the plan's"), (b"another", b"its own")):
+        index = _index(blobs, "pln_1")
+        index.begin(early)
+        await index.store(early if early == counts else counts)
+        await index.drop()
+        assert await blobs.read(key) == counts
+    index = _index(blobs, "pln_2")
+    index.begin(b"of a film that cannot be played")
+    await index.drop()
+    assert await _keys(blobs) == {key}

@@ -1,0 +1,84 @@
+"""Planning an uploaded film: from what was found out while it arrived, or anew; and storing what its plan brings along."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from streamgate.contracts.upload import Source
+from streamgate.domain.identity import Prefix, new_id
+from streamgate.media.model import Grown, LadderSettings, Limits, MediaPlan
+from streamgate.media.sandbox import Sandbox
+from streamgate.plugins.transcoder import planned, source_bytes, standing
+from streamgate.plugins.transcoder.films import Films
+from streamgate.plugins.transcoder.planned import IndexObject
+from streamgate.plugins.transcoder.sources import Sources, checked
+from streamgate.ports.storage import BlobStore
+
+
+class Planning:
+    """Plans films. ``timeout_s``: seconds that one may take, besides those of writing it out."""
+
+    def __init__(
+        self,
+        films: Films,
+        sources: Sources,
+        blobs: BlobStore,
+        sandbox: Sandbox,
+        ladder: LadderSettings,
+        limits: Limits,
+        timeout_s: float,
+    ) -> None:
+        self._films = films
+        self._sources = sources
+        self._blobs = blobs
+        self._sandbox = sandbox
+        self._ladder = ladder
+        self._limits = limits
+        self._timeout_s = timeout_s
+
+    async def plan(self, asset_id: str, folder: Path, *, again: bool) -> tuple[str, MediaPlan]:
+        """Plan the film, and store what the plan brings along; the name of the plan, and the plan.
+
+        That is the name by which the film played while it arrived, where it goes on from what was written out then. ``folder``: for
+        what the child writes, empty, and gone afterwards; ``again``: an earlier attempt may have left something behind.
+        Raises `MediaRefused` for a film that cannot be played.
+        """
+        source, film = await self._sources.named(asset_id), await self._films.get(asset_id)
+        growth = film.growth if film is not None else None
+        if again:
+            await planned.forget_others(self._blobs, asset_id, film.plans if film is not None else ())
+        before = await planned.written_out(self._blobs, film)
+        plan_id = new_id(Prefix.PLAN)
+        index = IndexObject(self._blobs, asset_id, plan_id)
+        try:
+            # Planning reads little of the source: that the rest is there is looked up meanwhile.
+            plan = await checked(self._looked_at(source, folder, before, index), self._sources.complete(source))
+            goes_on = growth is not None and plan.remuxed_before > 0
+            if growth is not None and goes_on and not standing.agrees(growth, plan, growth.count):
+                _empty(folder)
+                plan, goes_on = await self._looked_at(source, folder, None, index), False
+            if growth is None or not goes_on:
+                return plan_id, await planned.kept(self._blobs, asset_id, plan_id, plan, source.parts, folder, index)
+            kept = await planned.kept(self._blobs, asset_id, growth.plan_id, plan, growth.parts, folder)
+            return growth.plan_id, kept
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            await index.drop()
+
+    async def _looked_at(self, source: Source, folder: Path, before: Grown | None, index: IndexObject) -> MediaPlan:
+        async with source_bytes.opened(source, self._blobs) as data:
+            return await self._sandbox.plan(
+                data,
+                ladder=self._ladder,
+                limits=self._limits,
+                timeout_s=self._timeout_s,
+                folder=folder,
+                before=before,
+                early=index.begin,
+            )
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir(mode=0o700)
