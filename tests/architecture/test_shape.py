@@ -136,6 +136,7 @@ INDEXING = {
         "sampletables",
         "timing",
         "transport",
+        "tspackets",
     )
 }
 """Reading a container's index, which happens in children only; serving from a stored index needs no numpy."""
