@@ -44,7 +44,7 @@ class Child:
             raise ValueError("not an answer") from error
         return answer
 
-    async def _exactly(self, length: int) -> bytes:
+    async def _exactly(self, length: int) -> bytearray:
         loop = asyncio.get_running_loop()
         data = bytearray(length)
         view = memoryview(data)
@@ -56,7 +56,7 @@ class Child:
             if not count:
                 raise EOFError
             view = view[count:]
-        return bytes(data)
+        return data
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to exactly this process; nothing happens when it has ended."""

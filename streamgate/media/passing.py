@@ -30,7 +30,7 @@ from streamgate.packaging.sampleindex import IndexedTrack, IndexRefused, Read, S
 SOURCE = "source"
 """The name of the rendition that is the uploaded video."""
 
-_INDEXED = {"mp4": index_mp4, "matroska": index_matroska}
+_INDEXED = ("mp4", "matroska")
 
 TRANSPORT = "mpegts"
 """What a `Probe` calls files that are written out."""
@@ -89,7 +89,7 @@ class Passing:
 @dataclass(frozen=True, slots=True)
 class Room:
     """Where a film may be written out that is no byte ranges of its file, and how many seconds that may take. ``before``: what the
-    last look came to while it arrived, if it was written out then."""
+    last look came to while it arrived, if it was written out or scanned then."""
 
     folder: Path
     within_s: float
@@ -126,9 +126,11 @@ def index_ahead(source: Source, ladder: LadderSettings) -> Ahead | None:
     return future.result
 
 
-def _index(source: Source, ladder: LadderSettings, container: str) -> SourceIndex:
+def _index(source: Source, ladder: LadderSettings, container: str, scanned: bytes = b"") -> SourceIndex:
     with _reader(source, keep=container == "mp4") as read:
-        return _INDEXED[container](read, source.size, segment_s=ladder.segment_s, far=source.far)
+        if container == "mp4":
+            return index_mp4(read, source.size, segment_s=ladder.segment_s, far=source.far)
+        return index_matroska(read, source.size, segment_s=ladder.segment_s, far=source.far, saved=scanned)
 
 
 def _looks_like_mp4(source: Source) -> bool:
@@ -147,7 +149,11 @@ def passing(
     if found.container not in _INDEXED:
         return "Files of this kind are not served as they are; every rendition is encoded from the upload."
     try:
-        index = ahead() if ahead is not None and found.container == "mp4" else _index(source, ladder, found.container)
+        if ahead is not None and found.container == "mp4":
+            index = ahead()
+        else:
+            scanned = room.before.state if room is not None and room.before is not None else b""
+            index = _index(source, ladder, found.container, scanned)
     except IndexRefused as refused:
         return refused.detail
     return chosen(index, found)
@@ -155,7 +161,7 @@ def passing(
 
 def _written_out(source: Source, found: Probe, ladder: LadderSettings, room: Room) -> Passing | str:
     made = None
-    if room.before is not None:
+    if room.before is not None and room.before.size:
         until = time.monotonic() + room.within_s
         with _reader(source) as read:
             made = finish(source, read, found, room.before, room.folder, until, ladder.segment_s)

@@ -115,7 +115,8 @@ class Sandbox:
 
         What can be served without encoding but is no byte ranges of its file is written out into ``folder``, below the scratch
         folder (None: it is encoded), which may take longer than ``timeout_s``, by its size (`MediaPlan.remuxed`).
-        ``before``: what the last look came to, where it was written out while it arrived: then only the rest is, if that can be.
+        ``before``: what the last look came to, where it was written out or scanned while it arrived: then only the rest is, if that
+        can be.
 
         Raises `MediaRefused` with a code of the closed list: for a file that cannot be played, for a child that
         ran out of memory or time (``timeout``) or died (``malformed_media``).

@@ -28,6 +28,7 @@ MANY_RANGES = 256
 
 _LENGTH = struct.Struct("!I")
 _SENDING = threading.Lock()
+_ENCODER = msgspec.msgpack.Encoder()
 
 REPORT = struct.Struct("!cQi")
 """What the fork server says of a child: `STARTED` (with its process handle) or `ENDED`, its number, and its pid or exit status."""
@@ -221,13 +222,15 @@ Answer = Want | WantAll | Indexed | Planned | Looked | Encoded | Picture | Attem
 T = TypeVar("T")
 
 
-def pack(message: msgspec.Struct) -> bytes:
+def pack(message: msgspec.Struct) -> bytearray:
     """The message with its length before it."""
-    body = msgspec.msgpack.encode(message)
-    return _LENGTH.pack(len(body)) + body
+    frame = bytearray(_LENGTH.size)
+    _ENCODER.encode_into(message, frame, _LENGTH.size)
+    _LENGTH.pack_into(frame, 0, len(frame) - _LENGTH.size)
+    return frame
 
 
-def frame_length(header: bytes) -> int:
+def frame_length(header: bytes | bytearray) -> int:
     """The length that a four-byte header announces; `ValueError` above `MAX_FRAME`."""
     (length,) = _LENGTH.unpack(header)
     if length > MAX_FRAME:
@@ -247,7 +250,7 @@ def receive(link: socket.socket, kind: type[T]) -> T:
     return msgspec.msgpack.decode(_exactly(link, frame_length(_exactly(link, _LENGTH.size))), type=kind)
 
 
-def _exactly(link: socket.socket, length: int) -> bytes:
+def _exactly(link: socket.socket, length: int) -> bytearray:
     data = bytearray(length)
     view = memoryview(data)
     while view:
@@ -255,4 +258,4 @@ def _exactly(link: socket.socket, length: int) -> bytes:
         if not count:
             raise EOFError
         view = view[count:]
-    return bytes(data)
+    return data

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-import msgspec
-
 from streamgate.packaging.arriving import Arriving
 from streamgate.packaging.cutting import SourceIndex, index_of
-from streamgate.packaging.matroska import Frames, Scan
+from streamgate.packaging.matroska import Frames
 from streamgate.packaging.matroskaindex import describe_video, picture, shown_tracks
+from streamgate.packaging.matroskascan import LastingScan
 from streamgate.packaging.mp4boxes import IndexRefused
 
 MAGIC = b"\x1a\x45\xdf\xa3"
@@ -18,45 +17,12 @@ MAGIC = b"\x1a\x45\xdf\xa3"
 _MOST = 56 << 20
 """Bytes of a scan and an index together: they cross from child to server in one message."""
 
-_BEGINNING = 64 << 10
-"""Bytes within which the tracks are usually named; they are read each time."""
-
 _KEY = 0x80
 _ROW = 4
 
 
-class _Saved(msgspec.Struct, frozen=True, array_like=True):
-    """Where a scan stands: the fields of `Scan`, and of each track its rows, duration and padding."""
-
-    at: int
-    segment: int | None
-    cluster: int | None
-    inside: bool
-    time: int | None
-    others: int
-    scale: int
-    tracks: dict[int, tuple[bytes, int | None, int]]
-
-
-class GrowingScan(Scan):
-    """A scan that can be put away and taken up again by another process, which need not be trusted with more than its own film."""
-
-    def saved(self) -> bytes:
-        """Where it stands."""
-        tracks = {n: (f.rows.tobytes(), f.duration, f.padding) for n, f in self.frames.items()}
-        return msgspec.msgpack.encode(
-            _Saved(self.at, self._segment, self._cluster, self._inside, self._time, self._others, self.scale, tracks)
-        )
-
-    def resume(self, saved: bytes) -> None:
-        """Go on from there; the tracks must have been named (`head`). `msgspec.DecodeError` for what is no such thing."""
-        was = msgspec.msgpack.decode(saved, type=_Saved)
-        self.at, self._segment, self._cluster = was.at, was.segment, was.cluster
-        self._inside, self._time, self._others, self.scale = was.inside, was.time, was.others, was.scale
-        for number, (rows, duration, padding) in was.tracks.items():
-            frames = self.frames[number]
-            frames.rows.frombytes(rows)
-            frames.duration, frames.padding = duration, padding
+class GrowingScan(LastingScan):
+    """A scan of a file of which more may come."""
 
     def drop_open_group(self) -> None:
         """Forget the pictures from the last key frame on: the order of their times is known when all of them have come."""
@@ -75,7 +41,7 @@ def index_so_far(read: Arriving, saved: bytes, segment_s: float) -> tuple[Source
     Raises `IndexRefused` as `matroskaindex.index_matroska` does.
     """
     scan = GrowingScan(read, far=True)
-    if not scan.head(min(_BEGINNING, read.arrived)) and not scan.head(read.arrived):
+    if not scan.headed(read.arrived):
         return None, b""
     describe_video(scan)
     if saved:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -70,14 +72,19 @@ def _told(
         table = np.empty((len(sizes), 4), ">u4")
         table[:, 0], table[:, 1], table[:, 3] = durations, sizes, offsets
         table[:, 2] = np.where(keys, cmaf.SYNC_FLAGS, cmaf.DELTA_FLAGS)
-        made[cmaf.ROWS] = memoryview(table.tobytes())
+        made[cmaf.ROWS] = _bytes(table)
     if (form == cmaf.ALIKE).any():
-        made[cmaf.ALIKE] = memoryview(sizes.astype(">u4").tobytes())
+        made[cmaf.ALIKE] = _bytes(sizes.astype(">u4"))
     if (form == cmaf.STEADY).any():
         table = np.empty((len(sizes), 2), ">u4")
         table[:, 0], table[:, 1] = sizes, offsets
-        made[cmaf.STEADY] = memoryview(table.tobytes())
+        made[cmaf.STEADY] = _bytes(table)
     return made
+
+
+def _bytes(table: NDArray[Any]) -> memoryview:
+    """The bytes of an array, where they lie: an index is long, and each copy of it costs as much as making it."""
+    return np.ascontiguousarray(table).reshape(-1).view(np.uint8).data
 
 
 def _ranges(places: Numbers, sizes: Numbers, starts: Numbers) -> tuple[Numbers, Numbers, NDArray[np.void], bool]:
@@ -104,9 +111,9 @@ def _records(
     ranges: NDArray[np.void],
     range_counts: Numbers,
     singles: NDArray[np.bool_],
-) -> tuple[bytes, Numbers]:
-    """The records one after the other, and the length of each."""
-    offsets, whole = memoryview(ranges["offset"].tobytes()), memoryview(ranges.tobytes())
+) -> tuple[list[memoryview], Numbers]:
+    """The records one after the other, in pieces, and the length of each."""
+    offsets, whole = _bytes(ranges["offset"]) if singles.any() else memoryview(b""), _bytes(ranges)
     short, long = ranges.dtype["offset"].itemsize, ranges.itemsize
     width = np.array(cmaf.ROW_BYTES)[form]
     lengths = counts * width + range_counts * np.where(singles, short, long)
@@ -118,4 +125,4 @@ def _records(
         source, each = (offsets, short) if single else (whole, long)
         pieces.append(source[at * each : (at + many) * each])
         at += many
-    return b"".join(pieces), lengths
+    return pieces, lengths

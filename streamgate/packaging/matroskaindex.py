@@ -14,6 +14,7 @@ import numpy as np
 from streamgate.packaging import opus, timing
 from streamgate.packaging.cutting import ShownTrack, SourceIndex, audio_track, index_of, video_track
 from streamgate.packaging.matroska import NOT_STATED, Frames, Scan
+from streamgate.packaging.matroskascan import taken_up
 from streamgate.packaging.matroskatracks import Entry, describe
 from streamgate.packaging.mp4boxes import IndexRefused, Read
 from streamgate.packaging.sampleentry import Description
@@ -25,10 +26,12 @@ _COARSEST = 1000
 _KEY = 0x80
 
 
-def index_matroska(read: Read, size: int, *, segment_s: float = 4.0, far: bool = False) -> SourceIndex:
-    """As `sampleindex.index_mp4`, of a Matroska or WebM file."""
+def index_matroska(
+    read: Read, size: int, *, segment_s: float = 4.0, far: bool = False, saved: bytes = b""
+) -> SourceIndex:
+    """As `sampleindex.index_mp4`, of a Matroska or WebM file. ``saved``: where a scan of its beginning stood; it goes on there."""
     try:
-        scan = Scan(read, far=far)
+        scan = taken_up(read, size, saved, far=far)
         if scan.head(size):
             describe_video(scan)
         scan.advance(size, last=True)

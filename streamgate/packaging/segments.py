@@ -223,11 +223,11 @@ def assemble(layout: SegmentLayout, read: Read) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class StoredTrack:
-    """A track to be stored: its number; a `ROW` for each segment; their records, one after the other."""
+    """A track to be stored: its number; a `ROW` for each segment; their records, one after the other, in pieces of any length."""
 
     number: int
     rows: bytes
-    records: bytes
+    records: Sequence[bytes | memoryview]
     wide: bool = False
 
 
@@ -238,8 +238,9 @@ def stored(source_size: int, tracks: Sequence[StoredTrack]) -> bytes:
     records_at = front
     directory = []
     for track in tracks:
-        count, length = len(track.rows) // ROW.size, len(track.records)
+        count, length = len(track.rows) // ROW.size, sum(map(len, track.records))
         directory.append(TRACK.pack(track.number, count, rows_at, records_at, length, track.wide))
         rows_at, records_at = rows_at + len(track.rows), records_at + length
     header = HEADER.pack(MAGIC, source_size, records_at, front, len(tracks))
-    return b"".join((header, *directory, *(track.rows for track in tracks), *(track.records for track in tracks)))
+    records = (piece for track in tracks for piece in track.records)
+    return b"".join((header, *directory, *(track.rows for track in tracks), *records))

@@ -26,6 +26,7 @@ from streamgate.media.sandbox import Sandbox
 from streamgate.plugins.transcoder import planned, standing, store
 from streamgate.plugins.transcoder.films import Films
 from streamgate.plugins.transcoder.objects import pieces, put_all
+from streamgate.plugins.transcoder.scans import Scans
 from streamgate.plugins.transcoder.settings import TranscoderSettings
 from streamgate.plugins.transcoder.source_bytes import ArrivingBytes, Remembered
 from streamgate.plugins.transcoder.store import Growth
@@ -108,6 +109,7 @@ class GrowingFilms:
         settings: TranscoderSettings,
         scratch: Path,
         draining: asyncio.Event,
+        scans: Scans,
     ) -> None:
         self._films = films
         self._uploads = uploads
@@ -118,6 +120,7 @@ class GrowingFilms:
         self._timeout_s = settings.plan_timeout_s
         self._scratch = scratch
         self._draining = draining
+        self._scans = scans
 
     async def follow(self, attempt: Attempt) -> None:
         """Follow an upload until it ends, pauses, or has nothing to play before its last byte."""
@@ -144,6 +147,7 @@ class GrowingFilms:
                 if found is None:
                     return
                 before = found
+                self._scans.looked(asset_id, found)
                 not_before = time.monotonic() + min(LONGEST_BETWEEN_S, max(BETWEEN_S, 4 * (time.monotonic() - now)))
             await self._pause()
 

@@ -12,6 +12,7 @@ from streamgate.media.sandbox import Sandbox
 from streamgate.plugins.transcoder import planned, source_bytes, standing
 from streamgate.plugins.transcoder.films import Films
 from streamgate.plugins.transcoder.planned import IndexObject
+from streamgate.plugins.transcoder.scans import Scans
 from streamgate.plugins.transcoder.sources import Sources, checked
 from streamgate.ports.storage import BlobStore
 
@@ -28,6 +29,7 @@ class Planning:
         ladder: LadderSettings,
         limits: Limits,
         timeout_s: float,
+        scans: Scans,
     ) -> None:
         self._films = films
         self._sources = sources
@@ -36,6 +38,7 @@ class Planning:
         self._ladder = ladder
         self._limits = limits
         self._timeout_s = timeout_s
+        self._scans = scans
 
     async def plan(self, asset_id: str, folder: Path, *, again: bool) -> tuple[str, MediaPlan]:
         """Plan the film, and store what the plan brings along; the name of the plan, and the plan.
@@ -48,7 +51,7 @@ class Planning:
         growth = film.growth if film is not None else None
         if again:
             await planned.forget_others(self._blobs, asset_id, film.plans if film is not None else ())
-        before = await planned.written_out(self._blobs, film)
+        before = await planned.written_out(self._blobs, film) or self._scans.take(asset_id)
         plan_id = new_id(Prefix.PLAN)
         index = IndexObject(self._blobs, asset_id, plan_id)
         try:

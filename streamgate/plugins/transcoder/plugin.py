@@ -53,7 +53,6 @@ async def setup(context: Context[TranscoderSettings]) -> AsyncGenerator[Parts, N
     scratch = context.need(Site).data_dir / "scratch" / "chunks"
     await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
     counters = EncodeCounters(context.need(Metrics).registry)
-    queue = EncodeQueue(jobs, sandbox, counters)
     work = TranscodeWork(
         settings=settings,
         films=films,
@@ -65,9 +64,10 @@ async def setup(context: Context[TranscoderSettings]) -> AsyncGenerator[Parts, N
         counters=counters,
     )
     slots, drain, grace = settings.workers or max(1, (os.cpu_count() or 1) // 4), context.draining, settings.grace_s
+    queue, ladder, limits = EncodeQueue(jobs, sandbox, counters), work.ladder, work.limits
     service = TranscodingService(films=films, catalog=catalog, blobs=blobs, arrivals=arrivals, draining=drain)
     transcoding: Transcoding = service
-    growing = GrowingFilms(films, uploads, blobs, sandbox, work.ladder, work.limits, settings, scratch, drain)
+    growing = GrowingFilms(films, uploads, blobs, sandbox, ladder, limits, settings, scratch, drain, work.scans)
     cold = ColdLadders(films=films, catalog=catalog, blobs=blobs, outbox=outbox, days=settings.cold_days)
     handlers = work.handlers() | films.handlers() | cold.handlers()
 

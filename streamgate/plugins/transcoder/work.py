@@ -34,6 +34,7 @@ from streamgate.plugins.transcoder.films import (
 )
 from streamgate.plugins.transcoder.objects import pieces
 from streamgate.plugins.transcoder.planning import Planning
+from streamgate.plugins.transcoder.scans import Scans
 from streamgate.plugins.transcoder.settings import TranscoderSettings
 from streamgate.plugins.transcoder.sources import Sources
 from streamgate.plugins.transcoder.store import Film
@@ -85,8 +86,8 @@ class TranscodeWork:
             passthrough=settings.passthrough,
         )
         self.limits = Limits(max_duration_s=settings.max_duration_s, max_pixels=settings.max_pixels)
-        limit_s = settings.plan_timeout_s
-        self._planning = Planning(films, self._sources, blobs, sandbox, self.ladder, self.limits, limit_s)
+        self.scans, limit_s = Scans(), settings.plan_timeout_s
+        self._planning = Planning(films, self._sources, blobs, sandbox, self.ladder, self.limits, limit_s, self.scans)
 
     def handlers(self) -> dict[str, Handler]:
         """By kind of job."""

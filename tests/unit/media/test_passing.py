@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from streamgate.media.model import LadderSettings, Limits
+from streamgate.media.model import Grown, LadderSettings, Limits
 from streamgate.media.sandbox import Sandbox
 from tests.support.films import by_ffmpeg, moving, tone
 from tools.fuzz import Bytes
@@ -23,8 +23,10 @@ class Far(Bytes):
         super().__init__(path)
         self.path = None
         self._data = path.read_bytes()
+        self.asked = 0
 
     async def read(self, offset: int, length: int) -> bytes:
+        self.asked += length
         return self._data[offset : offset + length]
 
 
@@ -91,6 +93,25 @@ async def test_matroska_that_breaks_off_passes_and_says_so(sandbox: Sandbox, tmp
     assert {r.name for r in plan.renditions if r.passthrough is not None} == {"source", "audio-1"}
     assert [warning.code for warning in plan.warnings] == ["damaged"]
     assert 5 < plan.duration < 7
+
+
+async def test_what_was_scanned_while_it_came_is_not_read_again(sandbox: Sandbox, tmp_path: Path) -> None:
+    path = by_ffmpeg(tmp_path, "film.mkv", *moving(9, "640x360"), *tone(9), *CODED, "-crf", "1", "-preset", "ultrafast")
+    film, room = Far(path), tmp_path / "room"
+    room.mkdir()
+    there = film.size * 9 // 10
+    looked = await sandbox.look(
+        film, extents=((0, there),), before=Grown(wanted=0), ladder=LADDER, limits=Limits(), folder=room
+    )
+    plans, asked = [], []
+    for before in (looked, None, Grown(state=b"of another film")):
+        film.asked = 0
+        plan = await sandbox.plan(film, ladder=LADDER, limits=Limits(), folder=room, before=before)
+        plans.append(plan)
+        asked.append(film.asked)
+    assert plans[0] == plans[1] == plans[2]
+    assert asked[0] < asked[1] / 2
+    assert asked[2] >= asked[1]
 
 
 async def test_a_transport_stream_is_written_out_where_there_is_room(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from streamgate.packaging.arriving import Arriving, fragments_follow, wanted_for_index
 from streamgate.packaging.growingmatroska import index_so_far
+from streamgate.packaging.matroskaindex import index_matroska
 from streamgate.packaging.sampleindex import IndexedTrack, IndexRefused, SourceIndex, index_mp4
 from streamgate.packaging.segments import StoredIndex, assemble
 from tests.support.films import by_ffmpeg, moving, tone
@@ -127,6 +128,7 @@ def test_a_scan_that_is_taken_up_again_finds_what_one_does(films: Path, more: tu
     final = passed(data)
     listed, saved, asked = [], b"", 0
     for arrived in range(1000, len(data), len(data) // 40):
+        assert_same(index_matroska(Bytes(data), len(data), saved=saved), final.index)
         there_is = Bytes(data[:arrived])
         index, saved = index_so_far(Arriving(there_is, len(data), [(0, arrived)]), saved, 4.0)
         asked = max(asked, there_is.asked)
@@ -136,6 +138,25 @@ def test_a_scan_that_is_taken_up_again_finds_what_one_does(films: Path, more: tu
     assert max(listed) >= 3
     assert listed == sorted(listed)
     assert asked < len(data) / 4
+    rest = Bytes(data)
+    assert_same(index_matroska(rest, len(data), saved=saved), final.index)
+    assert rest.asked < len(data) / 4, "what was scanned while it came is not read again"
+
+
+@pytest.mark.parametrize("cut", [slice(0), slice(1), slice(100), slice(-8), slice(1, None)])
+def test_a_scan_that_cannot_be_taken_up_is_made_anew(films: Path, cut: slice) -> None:
+    data = by_ffmpeg(films, "anew.mkv", *moving(SECONDS), *tone(SECONDS), *CODED, *AAC).read_bytes()
+    _, saved = index_so_far(Arriving(Bytes(data), len(data), [(0, len(data) // 2)]), b"", 4.0)
+    assert_same(index_matroska(Bytes(data), len(data), saved=saved[cut]), passed(data).index)
+
+
+def assert_same(index: SourceIndex, other: SourceIndex) -> None:
+    assert (index.blob, index.origin, index.ends, index.cut_off) == (
+        other.blob,
+        other.origin,
+        other.ends,
+        other.cut_off,
+    )
 
 
 def test_a_segment_is_there_with_its_last_byte_and_not_before(whole: bytes) -> None:

@@ -42,7 +42,7 @@ async def store(tmp_path: Path) -> Slow:
     await store.put("source/0", SOURCE)
     record = struct.pack(">2I", 10, 20) + struct.pack("<2I", 0, 95)
     row = ROW.pack(0, 7, 5, len(record), ALIKE, 1, 2, 2, 30)
-    blob = stored(len(SOURCE), [StoredTrack(0, row, record)])
+    blob = stored(len(SOURCE), [StoredTrack(0, row, [record])])
     for name in ("a", "b"):
         await store.put(f"{name}/index", blob)
     return store

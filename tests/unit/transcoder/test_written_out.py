@@ -21,6 +21,7 @@ from streamgate.plugins.transcoder import growing, planned, standing, store
 from streamgate.plugins.transcoder.arrivals import Arrivals
 from streamgate.plugins.transcoder.films import Films
 from streamgate.plugins.transcoder.growing import GrowingFilms
+from streamgate.plugins.transcoder.scans import Scans
 from streamgate.plugins.transcoder.settings import TranscoderSettings
 from streamgate.runtime.database import Database, Transaction
 from streamgate.runtime.jobs import Jobs
@@ -79,6 +80,7 @@ class World:
             TranscoderSettings(),
             self._scratch,
             asyncio.Event(),
+            Scans(),
         )
         await handler.follow(_Attempt())  # type: ignore[arg-type]
         assert list(self._scratch.iterdir()) == []
