@@ -163,7 +163,7 @@ def _written_out(source: Source, found: Probe, ladder: LadderSettings, room: Roo
     made = None
     if room.before is not None and room.before.size:
         until = time.monotonic() + room.within_s
-        with _reader(source) as read:
+        with _reader(source, keep=False) as read:
             made = finish(source, read, found, room.before, room.folder, until, ladder.segment_s)
     try:
         made = made or remux(source, found, folder=room.folder, within_s=room.within_s, segment_s=ladder.segment_s)
