@@ -72,6 +72,21 @@ def natural_minute(folder: Path, given: Path | None) -> tuple[Path, str]:
     return path, "synthesised (textures with the spectrum of natural pictures, drifting, with grain)"
 
 
+def nine_chunks(folder: Path, given: Path | None) -> tuple[Path, str]:
+    """A film of 108 s in 720p with pictures like those of a camera: nine chunks of twelve seconds."""
+    if given is not None:
+        return given, given.name
+    path = folder / "nine-chunks.mp4"
+    if not path.exists():
+        sound = ("-f", "lavfi", "-i", "sine=f=330:b=4:d=12:r=48000")
+        coded = ("-c:v", "libx264", "-preset", "superfast", "-crf", "20", "-g", "60", "-c:a", "aac", "-ac", "2")
+        part = folder / "nine-chunks-part.mp4"
+        natural(part, seconds=12, size=(1280, 720), rate=30, inputs=sound, coded=coded, ffmpeg=ffmpeg())
+        command = [ffmpeg(), "-v", "error", "-y", "-stream_loop", "8", "-i", str(part), "-c", "copy", str(path)]
+        subprocess.run(command, check=True)
+    return path, "108 s in 720p, synthesised (textures with the spectrum of natural pictures, drifting, with grain)"
+
+
 def ten_minutes(folder: Path, of: Path) -> Path:
     """The film ten times in a row, without encoding it anew."""
     path = folder / "ten-minutes.mp4"

@@ -101,18 +101,26 @@ class Runner:
         return self._stopping.is_set() or self._drain.is_set()
 
     async def _slot(self) -> None:
-        while not self._done_claiming:
-            try:
-                await self._turn()
-            except StreamGateError as error:
-                self._log.warning("jobs cannot be claimed", queue=self._queue, reason=error.detail)
-                await self._pause(PAUSE_S)
-            except Exception as error:  # noqa: BLE001 (a slot must outlive whatever goes wrong with one job)
-                self._log.error("a slot stumbled", queue=self._queue, exc_info=error)
-                await self._pause(PAUSE_S)
+        runs: set[asyncio.Task[None]] = set()
+        try:
+            while not self._done_claiming:
+                try:
+                    await self._turn(runs)
+                except StreamGateError as error:
+                    self._log.warning("jobs cannot be claimed", queue=self._queue, reason=error.detail)
+                    await self._pause(PAUSE_S)
+                except Exception as error:  # noqa: BLE001 (a slot must outlive whatever goes wrong with one job)
+                    self._log.error("a slot stumbled", queue=self._queue, exc_info=error)
+                    await self._pause(PAUSE_S)
+            if runs:
+                await asyncio.wait(runs)
+        finally:
+            for run in runs:
+                run.cancel()
+            await asyncio.gather(*runs, return_exceptions=True)
 
-    async def _turn(self) -> None:
-        """Claim a job and run it, or wait until there may be one."""
+    async def _turn(self, runs: set[asyncio.Task[None]]) -> None:
+        """Claim a job and run it until it ends or lets go of the slot, or wait until there may be one. ``runs``: of this slot."""
         with self._bell.enlisted() as ring:
             job = await self._claimed()
             if job is None:
@@ -121,7 +129,19 @@ class Runner:
         # There may be more than this one: let another slot look, or whoever a ring was meant for that came meanwhile.
         if not self._bell.ring() and ring.rung:
             await self._bell.pass_on()
-        await self._run(job)
+        attempt = Attempt(job, self._jobs.database, self._jobs.clock)
+        run, room = asyncio.create_task(self._run(job, attempt)), asyncio.create_task(attempt.lets_go.wait())
+        earlier = frozenset(runs)
+        runs.add(run)
+        run.add_done_callback(runs.discard)
+        try:
+            await asyncio.wait((run, room), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            room.cancel()
+        # One that ends beside the next is enough: what holds up the end holds up the work.
+        await asyncio.gather(*earlier)
+        if run.done():
+            await run
 
     async def _rescuer(self) -> None:
         """Give expired leases back, three times per lease."""
@@ -186,9 +206,8 @@ class Runner:
             seconds = min(seconds, until if until > 0 else PAUSE_S)
         await ring.wait(max(0.01, seconds))
 
-    async def _run(self, job: JobRow) -> None:
+    async def _run(self, job: JobRow, attempt: Attempt) -> None:
         """One attempt, with its heartbeat, to its end; the end is written whatever it is."""
-        attempt = Attempt(job, self._jobs.database, self._jobs.clock)
         run = _Run(job, attempt, asyncio.create_task(self._handle(attempt)))
         self._jobs.running[job.id] = run.work
         beat = asyncio.create_task(self._heartbeat(run))

@@ -88,12 +88,13 @@ class Attempt:
 
     The handler's task is cancelled when the lease is lost, the job is canceled, or the process stops beyond its grace
     time; its ``finally`` blocks end the work (and kill its child process). A handler that returns has done the job; one
-    that must commit rows together with its completion uses `completing`.
+    that must commit rows together with its completion uses `completing`. ``lets_go``: see `let_go`.
     """
 
     def __init__(self, job: JobRow, database: Database, clock: Clock) -> None:
         self.job = job
         self.completed = False
+        self.lets_go = asyncio.Event()
         self._token = job.lease_token or ""
         self._database = database
         self._clock = clock
@@ -101,6 +102,10 @@ class Attempt:
     def payload(self, kind: type[S]) -> S:
         """The payload given to `Jobs.submit`."""
         return msgspec.msgpack.decode(self.job.payload, type=kind)
+
+    def let_go(self) -> None:
+        """What is left to do of this job hardly works: its slot may take the next one meanwhile, and one only."""
+        self.lets_go.set()
 
     async def progress(self, fraction: float) -> None:
         """Store how far the work is, 0 to 1. Raises `LeaseLost`."""

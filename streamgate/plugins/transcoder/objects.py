@@ -17,13 +17,15 @@ FEW = 4
 """Objects of a folder up to which each is asked for by itself."""
 
 
-async def put_all(blobs: BlobStore, objects: Sequence[tuple[str, bytes]]) -> None:
+async def put_all(
+    blobs: BlobStore, objects: Sequence[tuple[str, bytes | AsyncIterator[bytes]]], *, at_once: int = AT_ONCE
+) -> None:
     """Store objects, each a key and its bytes; all are durable when this returns.
 
-    Raises what one of them raised, when all have ended.
+    Raises what one of them raised, when all that were begun have ended, as they have when this is cancelled.
     """
-    for start in range(0, len(objects), AT_ONCE):
-        puts = (blobs.put(key, data) for key, data in objects[start : start + AT_ONCE])
+    for start in range(0, len(objects), at_once):
+        puts = (blobs.put(key, data) for key, data in objects[start : start + at_once])
         for outcome in await asyncio.gather(*puts, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome

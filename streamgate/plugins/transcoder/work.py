@@ -32,7 +32,7 @@ from streamgate.plugins.transcoder.films import (
     Films,
     SheetPayload,
 )
-from streamgate.plugins.transcoder.objects import pieces
+from streamgate.plugins.transcoder.objects import pieces, put_all
 from streamgate.plugins.transcoder.planning import Planning
 from streamgate.plugins.transcoder.scans import Scans
 from streamgate.plugins.transcoder.settings import TranscoderSettings
@@ -45,6 +45,9 @@ from streamgate.runtime.outbox import Outbox
 
 TRIES = 3
 """Times that a chunk is tried whose encoder died or took too long, before that part of the film is given up."""
+
+SEGMENTS_AT_ONCE = 4
+"""Segments of a chunk that are stored at a time: a store that is far away takes its time for each."""
 
 WORTH_ANOTHER_TRY = frozenset({FailureCode.TIMEOUT, FailureCode.INTERNAL, FailureCode.TOO_LARGE})
 
@@ -149,6 +152,7 @@ class TranscodeWork:
         began = time.monotonic()
         try:
             made = await self._encode(film, film.plan, payload, names, folder, attempt)
+            attempt.let_go()
             if made is not None:
                 await self._store(attempt, film, film.plan, payload, names, made, folder)
         finally:
@@ -198,6 +202,7 @@ class TranscodeWork:
             async with source_bytes.opened(source, self._blobs) as data:
                 eager, limit_s = attempt.job.priority > BEGINNING, self._settings.chunk_timeout_s
                 jpeg = await self._sandbox.sheet(data, film.plan, payload.number, eager=eager, timeout_s=limit_s)
+                attempt.let_go()
         except MediaRefused as refused:
             code = refused.failure.code
             structlog.get_logger().warning("no storyboard", asset_id=film.asset_id, code=code)
@@ -331,10 +336,9 @@ class TranscodeWork:
         put: list[str] = []
         kept: set[str] = set()
         try:
-            for segment in made.segments:
-                key = f"{prefixes[segment.rendition]}{segment.number}.m4s"
-                put.append(key)
-                await self._blobs.put(key, pieces(folder / segment.file))
+            put += (f"{prefixes[segment.rendition]}{segment.number}.m4s" for segment in made.segments)
+            files = (pieces(folder / segment.file) for segment in made.segments)
+            await put_all(self._blobs, list(zip(put, files, strict=True)), at_once=SEGMENTS_AT_ONCE)
             kept = await self._commit(attempt, film, payload.chunk, prefixes, made)
         finally:
             await self._delete(key for key in put if key.rpartition("/")[0] + "/" not in kept)

@@ -123,6 +123,42 @@ async def test_as_many_run_at_a_time_as_there_are_slots(jobs: Jobs) -> None:
     assert most == 3
 
 
+async def test_a_job_that_lets_go_ends_beside_the_next_and_beside_no_third(jobs: Jobs) -> None:
+    begun: list[int] = []
+    store = {n: asyncio.Event() for n in range(3)}
+
+    async def handle(attempt: Attempt) -> None:
+        n = attempt.payload(Payload).n
+        begun.append(n)
+        attempt.let_go()
+        await store[n].wait()
+
+    ids = [await submit(jobs, n) for n in range(3)]
+    async with working(jobs, handle):
+        await until(lambda: begun == [0, 1])
+        store[1].set()
+        await ended(jobs, ids[1], "done")
+        assert begun == [0, 1]
+        store[0].set()
+        await until(lambda: begun == [0, 1, 2])
+        await ended(jobs, ids[0], "done")
+        store[2].set()
+        await ended(jobs, ids[2], "done")
+
+
+async def test_what_goes_wrong_after_a_job_has_let_go_is_its_own_failure(jobs: Jobs) -> None:
+    async def handle(attempt: Attempt) -> None:
+        attempt.let_go()
+        await asyncio.sleep(0)
+        if attempt.payload(Payload).n == 0:
+            raise PermanentFailure("internal", "the store is full")
+
+    ids = [await submit(jobs, n) for n in range(2)]
+    async with working(jobs, handle):
+        await ended(jobs, ids[1], "done")
+        assert (await ended(jobs, ids[0], "failed")).errors[-1]["detail"] == "the store is full"
+
+
 async def test_jobs_wait_for_a_runner_and_are_done_when_one_starts(jobs: Jobs) -> None:
     job = await submit(jobs)
     assert (await seen(jobs, job)).state == "queued"
@@ -454,6 +490,27 @@ async def test_leaving_lets_what_is_nearly_done_finish(jobs: Jobs) -> None:
     async with working(jobs, handle, grace_s=5):
         await started.wait()
     assert (await seen(jobs, job)).state == "done"
+
+
+async def test_leaving_waits_for_what_has_let_go_and_releases_it_after_the_grace_time(jobs: Jobs) -> None:
+    store, killed = asyncio.Event(), asyncio.Event()
+
+    async def handle(attempt: Attempt) -> None:
+        attempt.let_go()
+        if attempt.payload(Payload).n == 0:
+            await store.wait()
+            return
+        try:
+            await for_ever(attempt)
+        finally:
+            killed.set()
+
+    quick, slow = [await submit(jobs, n) for n in range(2)]
+    async with working(jobs, handle, grace_s=0.3):
+        await until(lambda: jobs.running.keys() == {quick, slow})
+        asyncio.get_running_loop().call_later(0.05, store.set)
+    assert killed.is_set()
+    assert ((await seen(jobs, quick)).state, (await seen(jobs, slow)).state) == ("done", "queued")
 
 
 async def test_leaving_releases_what_takes_longer_than_the_grace_time(jobs: Jobs) -> None:
