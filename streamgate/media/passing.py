@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -126,11 +126,33 @@ def index_ahead(source: Source, ladder: LadderSettings) -> Ahead | None:
     return future.result
 
 
-def _index(source: Source, ladder: LadderSettings, container: str, scanned: bytes = b"") -> SourceIndex:
+def _index(
+    source: Source,
+    ladder: LadderSettings,
+    container: str,
+    heard: Mapping[int, Fraction] | None = None,
+    scanned: bytes = b"",
+) -> SourceIndex:
+    segment_s, far = ladder.segment_s, source.far
     with _reader(source, keep=container == "mp4") as read:
         if container == "mp4":
-            return index_mp4(read, source.size, segment_s=ladder.segment_s, far=source.far)
-        return index_matroska(read, source.size, segment_s=ladder.segment_s, far=source.far, saved=scanned)
+            return index_mp4(read, source.size, segment_s=segment_s, far=far, heard=heard)
+        return index_matroska(read, source.size, segment_s=segment_s, far=far, heard=heard, saved=scanned)
+
+
+def _indexed(
+    source: Source, found: Probe, ladder: LadderSettings, room: Room | None, ahead: Ahead | None
+) -> SourceIndex:
+    """The index, from the earliest of all tracks on. One that was read ahead knows the beginning of those alone that it has."""
+    heard = found.heard()
+    if ahead is None or found.container != "mp4":
+        scanned = room.before.state if room is not None and room.before is not None else b""
+        return _index(source, ladder, found.container, heard, scanned)
+    index = ahead()
+    others = heard.keys() - {track.number for track in index.audio}
+    if any(heard[number] < index.origin for number in others):
+        return _index(source, ladder, found.container, heard)
+    return index
 
 
 def _looks_like_mp4(source: Source) -> bool:
@@ -149,11 +171,7 @@ def passing(
     if found.container not in _INDEXED:
         return "Files of this kind are not served as they are; every rendition is encoded from the upload."
     try:
-        if ahead is not None and found.container == "mp4":
-            index = ahead()
-        else:
-            scanned = room.before.state if room is not None and room.before is not None else b""
-            index = _index(source, ladder, found.container, scanned)
+        index = _indexed(source, found, ladder, room, ahead)
     except IndexRefused as refused:
         return refused.detail
     return chosen(index, found)

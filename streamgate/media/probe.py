@@ -74,6 +74,10 @@ class Probe:
     audio: tuple[AudioFound, ...]
     warnings: tuple[MediaWarning, ...]
 
+    def heard(self) -> dict[int, Fraction]:
+        """When the tracks of sound are first heard (source seconds), by index."""
+        return {track.index: track.first for track in self.audio}
+
 
 def probe(source: Source, limits: Limits) -> Probe:
     """Look into a file. Raises `MediaRefused` when nothing in it can be played."""

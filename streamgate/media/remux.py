@@ -104,7 +104,9 @@ def remux(source: Source, found: Probe, *, folder: Path, within_s: float, segmen
                 zero = _copy(container, tracks, time.monotonic() + within_s)
             parts.close()
             gathered = [(shape.number, shape.language, tracks[shape.number]) for shape in about]
-            index = index_gathered(parts.read, parts.size, gathered, zero=zero, segment_s=segment_s)
+            index = index_gathered(
+                parts.read, parts.size, gathered, zero=zero, segment_s=segment_s, heard=found.heard()
+            )
         except MemoryError:
             raise IndexRefused("too_many_samples", "The film has too many samples to be served as it is.") from None
         except av.error.FFmpegError:

@@ -104,16 +104,26 @@ class ShownTrack:
 
 
 def index_of(
-    read: Read, size: int, tracks: Sequence[ShownTrack], refused: Sequence[tuple[int, str, str]], target: Fraction
+    read: Read,
+    size: int,
+    tracks: Sequence[ShownTrack],
+    refused: Sequence[tuple[int, str, str]],
+    target: Fraction,
+    heard: Mapping[int, Fraction] | None = None,
 ) -> SourceIndex:
     """Cut tracks of a source of ``size`` bytes, video first, and write their index; ``target`` in seconds.
 
-    ``refused``: tracks that cannot be served as they are. Raises `IndexRefused` when none is left.
+    ``refused``: tracks that cannot be served as they are. ``heard``: when tracks of sound are first heard, by number, in seconds of
+    the source: those that cannot be served either are part of the film, which begins with the earliest of all.
+    Raises `IndexRefused` when none is left.
     """
     if not tracks:
         _, code, detail = refused[0] if refused else (0, "codec", "The file has no track that can be served as it is.")
         raise IndexRefused(code, detail)
     origin = min(track.start for track in tracks)
+    others = [time for number, time in (heard or {}).items() if all(number != track.number for track in tracks)]
+    if others and min(others) < origin - ROUNDING_S:
+        origin = min(others)
     kept = [track.moved(round(origin * track.about.timescale)) for track in tracks]
     return _cut(read, size, kept, tuple(refused), origin, target)
 

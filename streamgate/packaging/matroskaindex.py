@@ -6,6 +6,7 @@ sound is laid on the grid of its frames, which begins anew where the file's cloc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 
@@ -27,7 +28,13 @@ _KEY = 0x80
 
 
 def index_matroska(
-    read: Read, size: int, *, segment_s: float = 4.0, far: bool = False, saved: bytes = b""
+    read: Read,
+    size: int,
+    *,
+    segment_s: float = 4.0,
+    far: bool = False,
+    heard: Mapping[int, Fraction] | None = None,
+    saved: bytes = b"",
 ) -> SourceIndex:
     """As `sampleindex.index_mp4`, of a Matroska or WebM file. ``saved``: where a scan of its beginning stood; it goes on there."""
     try:
@@ -36,7 +43,7 @@ def index_matroska(
             describe_video(scan)
         scan.advance(size, last=True)
         tracks, refused = shown_tracks(read, scan, far=far)
-        index = index_of(read, size, tracks, refused, Fraction(segment_s).limit_denominator(1000))
+        index = index_of(read, size, tracks, refused, Fraction(segment_s).limit_denominator(1000), heard)
         return replace(index, ends=_ends(scan), cut_off=scan.cut_off)
     except MemoryError:
         raise IndexRefused("too_many_samples", "The film has too many samples to be served as it is.") from None

@@ -5,6 +5,7 @@ Times are those of ISO/IEC 14496-12 with the edit applied.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 
@@ -20,19 +21,22 @@ from streamgate.packaging.sampletables import read_samples
 __all__ = ["IndexRefused", "IndexedTrack", "Read", "SourceIndex", "index_mp4"]
 
 
-def index_mp4(read: Read, size: int, *, segment_s: float = 4.0, far: bool = False) -> SourceIndex:
+def index_mp4(
+    read: Read, size: int, *, segment_s: float = 4.0, far: bool = False, heard: Mapping[int, Fraction] | None = None
+) -> SourceIndex:
     """Index a file of ``size`` bytes. ``segment_s``: target length of a segment in seconds. ``far``: each read is a round trip.
+    ``heard``: as in `cutting.index_of`.
 
     Reads the boxes' headers, the movie box, and the first bytes of key frames. Raises `IndexRefused` when no track can be served as
     it is; what cannot beside one that can is among ``refused``.
     """
     try:
-        return _indexed(read, size, Fraction(segment_s).limit_denominator(1000), far)
+        return _indexed(read, size, Fraction(segment_s).limit_denominator(1000), far, heard)
     except MemoryError:
         raise IndexRefused("too_many_samples", "The film has too many samples to be served as it is.") from None
 
 
-def _indexed(read: Read, size: int, target: Fraction, far: bool) -> SourceIndex:
+def _indexed(read: Read, size: int, target: Fraction, far: bool, heard: Mapping[int, Fraction] | None) -> SourceIndex:
     whole = movie(read, size)
     if isinstance(read, Arriving):
         whole = replace(whole, fragments=tuple(place for place in whole.fragments if read.has(*place)))
@@ -59,7 +63,7 @@ def _indexed(read: Read, size: int, target: Fraction, far: bool) -> SourceIndex:
             else:
                 audio.append(track)
     kept = [*([video] if video is not None else []), *audio]
-    return index_of(read, size, kept, refused, target)
+    return index_of(read, size, kept, refused, target, heard)
 
 
 def _track(

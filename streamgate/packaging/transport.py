@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 import zlib
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
@@ -212,11 +212,18 @@ def writer(shape: Shape, write: Write) -> Pictures | Sound:
 
 
 def index_gathered(
-    read: Read, size: int, gathered: list[tuple[int, str | None, Pictures | Sound]], *, zero: Fraction, segment_s: float
+    read: Read,
+    size: int,
+    gathered: list[tuple[int, str | None, Pictures | Sound]],
+    *,
+    zero: Fraction,
+    segment_s: float,
+    heard: Mapping[int, Fraction] | None = None,
 ) -> SourceIndex:
     """The index of what was written out, ``size`` bytes of it; ``gathered``: tracks by their place in the file, with language.
 
-    ``zero``: the file's time, in seconds, that is time 0 of what was gathered. Raises `IndexRefused`.
+    ``zero``: the file's time, in seconds, that is time 0 of what was gathered. ``heard``: as in `cutting.index_of`, by the file's
+    time. Raises `IndexRefused`.
     """
     kept: list[ShownTrack] = []
     refused: list[tuple[int, str, str]] = []
@@ -227,5 +234,6 @@ def index_gathered(
             if isinstance(track, Pictures):
                 raise
             refused.append((number, error.code, error.detail))
-    index = index_of(read, size, kept, refused, Fraction(segment_s).limit_denominator(1000))
+    gathered_heard = {number: time - zero for number, time in (heard or {}).items()}
+    index = index_of(read, size, kept, refused, Fraction(segment_s).limit_denominator(1000), gathered_heard)
     return replace(index, origin=index.origin + zero)

@@ -69,18 +69,25 @@ async def encode_chunk(
 
 
 async def encode(
-    sandbox: Sandbox, path: Path, folder: Path, *, ladder: LadderSettings = SMALL, by_path: bool = True
+    sandbox: Sandbox,
+    path: Path,
+    folder: Path,
+    *,
+    ladder: LadderSettings = SMALL,
+    by_path: bool = True,
+    room: Path | None = None,
 ) -> Encoded:
-    """Plan and encode a whole film; ``folder`` lies below the sandbox's scratch folder."""
+    """Plan a film and encode all of it that does not pass through; ``folder`` lies below the sandbox's scratch folder, and so does
+    ``room``, where it may be written out."""
     source = FileSource(path, by_path=by_path)
-    made = await sandbox.plan(source, ladder=ladder, limits=Limits())
-    names = tuple(rendition.name for rendition in made.renditions)
+    made = await sandbox.plan(source, ladder=ladder, limits=Limits(), folder=room)
+    names = tuple(rendition.name for rendition in made.encoded)
     found: dict[tuple[str, int], bytes] = {}
     for chunk in range(len(made.chunks)):
         found |= await encode_chunk(sandbox, source, made, chunk, names, folder / f"{chunk}")
-    segments = {r.name: [found[r.name, number] for number in range(len(r.boundaries) - 1)] for r in made.renditions}
+    segments = {r.name: [found[r.name, number] for number in range(len(r.boundaries) - 1)] for r in made.encoded}
     files = {}
-    for rendition in made.renditions:
+    for rendition in made.encoded:
         files[rendition.name] = folder / f"{rendition.name}.mp4"
         files[rendition.name].write_bytes(rendition.init + b"".join(segments[rendition.name]))
     return Encoded(made, segments, files)

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from streamgate.media.model import LadderSettings
+from streamgate.media.model import LadderSettings, MediaPlan, PlannedRendition, remuxed_file
 from streamgate.media.sandbox import Sandbox
+from streamgate.packaging.segments import StoredIndex, assemble
 from tests.support.beats import beats_heard, beats_seen
 from tests.support.encoding import encode
 from tests.support.films import BEAT_S, beeps, by_ffmpeg, flashes, frame_count, moving, tone
 from tools.corpus import examine
 
 SMALL = LadderSettings(rungs=(120,), preset="ultrafast")
+PASSING = LadderSettings(rungs=(120,), preset="ultrafast", passthrough=True)
 X264 = ("-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-g", "25", "-bf", "2")
 MPEG4 = ("-c:v", "mpeg4", "-q:v", "3")
 BOTH = (*flashes(), *beeps())
@@ -101,6 +103,37 @@ async def test_a_track_that_begins_later_stays_later(
     apart = 1.5 if late == "picture" else -1.5
     assert [a - b for a, b in zip(seen[1:], heard[1:], strict=True)] == pytest.approx([apart] * 2, abs=0.025)
     assert made.plan.duration == pytest.approx(6.5, abs=0.06)
+
+
+@pytest.mark.parametrize("container", ["mp4", "mkv", "ts"])
+async def test_sound_encoded_beside_a_picture_that_passes_is_heard_from_its_own_beginning(
+    sandbox: Sandbox, tmp_path: Path, container: str
+) -> None:
+    """As ffmpeg and players have it, the film begins with the earlier of both."""
+    room = tmp_path / "room"
+    room.mkdir()
+    as_they_come = ("-fps_mode", "passthrough")
+    path = by_ffmpeg(tmp_path, f"film.{container}", *LATE, *flashes(), *beeps(), *X264, "-c:a", "ac3", *as_they_come)
+    made = await encode(sandbox, path, tmp_path / "out", ladder=PASSING, room=room)
+    (source,) = (rendition for rendition in made.plan.renditions if rendition.passthrough is not None)
+    bytes_of = room / remuxed_file(0) if made.plan.remuxed else path
+    assert beats_seen(served(made.plan, source, bytes_of, tmp_path)) == pytest.approx([1.5, 3.5, 5.5], abs=0.03)
+    assert beats_heard(made.files["audio-1"]) == pytest.approx([0, 2, 4], abs=0.03)
+    assert made.plan.duration == pytest.approx(6.5, abs=0.06)
+
+
+def served(plan: MediaPlan, rendition: PlannedRendition, source: Path, folder: Path) -> Path:
+    """What passes through, as a player gets it out of the bytes of ``source``."""
+    data = source.read_bytes()
+    stored = StoredIndex.load(plan.index, len(data))
+    assert rendition.passthrough is not None
+    layouts = [stored.segment(rendition.passthrough, number) for number in range(len(rendition.boundaries) - 1)]
+    path = folder / "served.mp4"
+    path.write_bytes(
+        rendition.init
+        + b"".join(assemble(layout, lambda offset, length: data[offset : offset + length]) for layout in layouts)
+    )
+    return path
 
 
 @pytest.mark.parametrize(("container", "audio"), [("mp4", "aac"), ("mkv", "libopus"), ("ts", "mp2")])
