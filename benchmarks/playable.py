@@ -9,6 +9,7 @@ import contextlib
 import random
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,7 +72,9 @@ def _by_length(server: Server, films: dict[tuple[int, str], Path], storage: str,
 
 
 def _times(server: Server, film: Path, renditions: tuple[str, ...], runs: int) -> tuple[float, ...]:
-    return tuple(_once(server, film, renditions) for _ in range(runs))
+    times = tuple(_once(server, film, renditions) for _ in range(runs))
+    print(f"{film.name}, {renditions[0]}: {statistics.median(times):.2f} s", file=sys.stderr, flush=True)
+    return times
 
 
 def _once(server: Server, film: Path, renditions: tuple[str, ...]) -> float:

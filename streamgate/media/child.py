@@ -24,6 +24,7 @@ from streamgate.media.plan import make_plan
 from streamgate.media.poster import make_poster
 from streamgate.media.storyboard import make_sheet
 from streamgate.media.wire import (
+    TURN,
     Answer,
     Attempted,
     Broken,
@@ -51,7 +52,9 @@ def run(link: socket.socket) -> None:
     """Serve the one order that comes over ``link``; returns when it is answered."""
     order = receive(link, Order)
     confined = shut_in(order.confinement, order.source.path)
-    send(link, _answer(order, link, confined))
+    answer = _answer(order, link, confined)
+    with TURN:
+        send(link, answer)
 
 
 def shut_in(confinement: Confinement, source: str | None) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from streamgate.media.wire import (
     MANY_RANGES,
     MAX_RANGE,
     MAX_RANGES,
+    TURN,
     Given,
     GivenAll,
     Indexed,
@@ -158,7 +159,7 @@ class _Asking:
         self._link = link
         self._whole = whole
         self._blocks_left = _BLOCKS_FIRST
-        self._turn = threading.Lock()
+        self._turn = TURN
         self._keeping = threading.Lock()
         self._kept: OrderedDict[int, bytes] = OrderedDict()
 

@@ -28,6 +28,10 @@ MANY_RANGES = 256
 
 _LENGTH = struct.Struct("!I")
 _SENDING = threading.Lock()
+
+TURN = threading.Lock()
+"""Held by a thread of a child from its question until it is answered; what the child says last waits until nobody asks."""
+
 _ENCODER = msgspec.msgpack.Encoder()
 
 REPORT = struct.Struct("!cQi")

@@ -165,9 +165,13 @@ def _cut(
     )
 
 
-def video_track(read: Read, number: int, about: Description, samples: Samples, delay: int, far: bool) -> ShownTrack:
-    """A track of pictures, from its first closed key frame on; ``delay``: ticks before its edit. Raises `IndexRefused`."""
-    look = Looking(read, samples, about.codec, about.config)
+def video_track(
+    number: int, about: Description, samples: Samples, delay: int, look: Looking, *, far: bool
+) -> ShownTrack:
+    """A track of pictures, from its first closed key frame on; ``delay``: ticks before its edit; ``look``: at its samples.
+
+    Raises `IndexRefused`.
+    """
     keys, looked_at = verified(samples, look, far=far)
     found = [int(n) for n in np.flatnonzero(closed(samples, keys))[:_TRIED]]
     first = next((n for n in found if look(n)), None)

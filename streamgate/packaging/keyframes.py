@@ -5,7 +5,9 @@ H.264 (ISO/IEC 14496-10, table 7-1), HEVC (23008-2, table 7-1), AV1 (AV1 bitstre
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 
 import numpy as np
 
@@ -40,8 +42,10 @@ class Looking:
         self._judge, self._unit = _judge(codec, config)
         self._known: dict[int, bool] = {}
         self._heads: dict[int, bytes] = {}
+        self._coming: Future[None] | None = None
 
     def __call__(self, number: int) -> bool:
+        self._wait()
         if number not in self._known:
             offset, size = self._place(number)
             believed = self._arriving.known(offset, size) if self._arriving is not None else None
@@ -56,14 +60,48 @@ class Looking:
 
     def ahead(self, numbers: Iterable[int]) -> None:
         """These are going to be looked at: their first bytes are read at once, where the source can do that."""
-        wanted = [number for number in numbers if number not in self._known and self._samples.sizes[number] > 0]
+        self._wait()
+        self._fetch(numbers)
+
+    def _fetch(self, numbers: Iterable[int]) -> None:
+        new = [number for number in numbers if number not in self._known and number not in self._heads]
+        wanted = [number for number in new if self._samples.sizes[number] > 0]
         if isinstance(self._read, ReadMany):
             places = [self._place(number) for number in wanted]
             heads = self._read.many([(offset, min(size, _FAR_HEAD)) for offset, size in places])
             self._heads.update(zip(wanted, heads, strict=True))
 
+    def begin(self, numbers: Iterable[int]) -> None:
+        """As `ahead`, in a thread: whoever looks waits until they are there."""
+        coming: Future[None] = Future()
+
+        def work() -> None:
+            try:
+                self._fetch(numbers)
+                coming.set_result(None)
+            except BaseException as error:  # noqa: BLE001  raised where they are looked at
+                coming.set_exception(error)
+
+        if isinstance(self._read, ReadMany):
+            threading.Thread(target=work, name="heads", daemon=True).start()
+            self._coming = coming
+
+    def _wait(self) -> None:
+        coming, self._coming = self._coming, None
+        if coming is not None:
+            coming.result()
+
     def _place(self, number: int) -> tuple[int, int]:
         return int(self._samples.offsets[number]), int(self._samples.sizes[number])
+
+
+def few_of(samples: Samples) -> list[int]:
+    """The claimed key frames that tell whether the claims can be believed."""
+    claimed = np.flatnonzero(samples.keys)
+    few: list[int] = claimed[
+        np.linspace(0, max(0, len(claimed) - 1), min(len(claimed), _LOOKED_AT)).astype(np.int64)
+    ].tolist()
+    return few
 
 
 def verified(samples: Samples, look: Looking, *, far: bool) -> tuple[Flags, bool]:
@@ -73,7 +111,7 @@ def verified(samples: Samples, look: Looking, *, far: bool) -> tuple[Flags, bool
     round trip (``far``), a few tell of every track whether its table can be believed; when one of them is none, all are looked at.
     """
     claimed = np.flatnonzero(samples.keys)
-    few = claimed[np.linspace(0, max(0, len(claimed) - 1), min(len(claimed), _LOOKED_AT)).astype(np.int64)].tolist()
+    few = few_of(samples)
     if far:
         look.ahead(few)
         if all(look(number) for number in few):

@@ -14,6 +14,7 @@ import numpy as np
 
 from streamgate.packaging import opus, timing
 from streamgate.packaging.cutting import ShownTrack, SourceIndex, audio_track, index_of, video_track
+from streamgate.packaging.keyframes import Looking
 from streamgate.packaging.matroska import NOT_STATED, Frames, Scan
 from streamgate.packaging.matroskascan import taken_up
 from streamgate.packaging.matroskatracks import Entry, describe
@@ -92,7 +93,7 @@ def _track(read: Read, scan: Scan, entry: Entry, far: bool) -> ShownTrack:
     if entry.kind == "video":
         samples = _pictures(scan, entry, frames, about)
         about = replace(about, frame_rate=_frame_rate(entry, samples, about.timescale))
-        return video_track(read, entry.place, about, samples, 0, far)
+        return video_track(entry.place, about, samples, 0, Looking(read, samples, about.codec, about.config), far=far)
     samples, start = _sound(scan, frames, about)
     return audio_track(entry.place, about, samples, start)
 

@@ -5,15 +5,17 @@ Times are those of ISO/IEC 14496-12 with the edit applied.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 
 from streamgate.packaging.arriving import Arriving
 from streamgate.packaging.cutting import IndexedTrack, ShownTrack, SourceIndex, audio_track, index_of, video_track
 from streamgate.packaging.fragments import Fragments, track_id
+from streamgate.packaging.keyframes import Looking, few_of
 from streamgate.packaging.mp4boxes import IndexRefused, Read, boxes, movie, needed, unpack, version
 from streamgate.packaging.sampleentry import describe, enabled, kind_of
 from streamgate.packaging.sampletables import read_samples
@@ -48,25 +50,24 @@ def _indexed(read: Read, size: int, target: Fraction, far: bool, heard: Mapping[
     shown = next((n for n in pictures if enabled(traks[n])), pictures[0] if pictures else None)
     fragments = Fragments(read, size, whole) if whole.fragments else None
     refused: list[tuple[int, str, str]] = []
-    video: ShownTrack | None = None
-    audio: list[ShownTrack] = []
+    begun: list[tuple[int, Callable[[], ShownTrack]]] = []
     for number, trak in enumerate(traks):
         if number != shown and kind_of(trak) != "audio":
             continue
         try:
-            track = _track(read, size, number, trak, movie_timescale or 1, fragments, far)
+            begun.append((number, _begun(read, size, number, trak, movie_timescale or 1, fragments, far)))
         except IndexRefused as error:
             refused.append((number, error.code, error.detail))
-        else:
-            if number == shown:
-                video = track
-            else:
-                audio.append(track)
-    kept = [*([video] if video is not None else []), *audio]
-    return index_of(read, size, kept, refused, target, heard)
+    kept: list[ShownTrack] = []
+    for number, track in sorted(begun, key=lambda one: one[0] != shown):
+        try:
+            kept.append(track())
+        except IndexRefused as error:
+            refused.append((number, error.code, error.detail))
+    return index_of(read, size, kept, sorted(refused), target, heard)
 
 
-def _track(
+def _begun(
     read: Read,
     size: int,
     number: int,
@@ -74,7 +75,9 @@ def _track(
     movie_timescale: int,
     fragments: Fragments | None,
     far: bool,
-) -> ShownTrack:
+) -> Callable[[], ShownTrack]:
+    """A track whose tables are read; the rest of it is there when it is called for. Where reads are far, the first bytes of its key
+    frames are fetched meanwhile."""
     about = describe(trak, movie_timescale)
     tables = needed(trak, b"mdia", b"minf", b"stbl")
     if fragments is None:
@@ -88,6 +91,9 @@ def _track(
             raise IndexRefused("multi_edit", "The track's edit shows none of it.")
         samples = samples.part(0, int(inside[-1]) + 1)
     delay = round(Fraction(*edit.delay) * about.timescale)
-    if about.kind == "video":
-        return video_track(read, number, about, samples, delay, far)
-    return audio_track(number, about, samples, delay)
+    if about.kind != "video":
+        return partial(audio_track, number, about, samples, delay)
+    look = Looking(read, samples, about.codec, about.config)
+    if far:
+        look.begin(few_of(samples))
+    return partial(video_track, number, about, samples, delay, look, far=far)

@@ -18,6 +18,7 @@ import numpy as np
 from streamgate.packaging import annexb, cmaf, timing
 from streamgate.packaging.codecs import aac_codec
 from streamgate.packaging.cutting import ShownTrack, SourceIndex, audio_track, index_of, video_track
+from streamgate.packaging.keyframes import Looking
 from streamgate.packaging.mp4boxes import IndexRefused, Read
 from streamgate.packaging.sampleentry import AAC_OBJECTS, Description, Edit, aac_shape, video_codec
 from streamgate.packaging.sampletables import MAX_DURATION_S, MAX_SAMPLES, Numbers
@@ -153,7 +154,8 @@ class Pictures:
             height=height,
         )
         samples = timing.pictures(table[:, 0].copy(), table[:, 1].copy(), table[:, 2].copy(), table[:, 3] != 0, 0)
-        return video_track(read, number, about, samples, 0, far=False)
+        look = Looking(read, samples, about.codec, about.config)
+        return video_track(number, about, samples, 0, look, far=False)
 
 
 class Sound:

@@ -36,7 +36,7 @@ from streamgate.plugins.transcoder.objects import pieces, put_all
 from streamgate.plugins.transcoder.planning import Planning
 from streamgate.plugins.transcoder.scans import Scans
 from streamgate.plugins.transcoder.settings import TranscoderSettings
-from streamgate.plugins.transcoder.sources import Sources
+from streamgate.plugins.transcoder.sources import Sources, checked
 from streamgate.plugins.transcoder.store import Film
 from streamgate.ports.storage import BlobStore
 from streamgate.runtime.database import Transaction
@@ -104,10 +104,11 @@ class TranscodeWork:
             await attempt.fence(tx)
             await store.open_film(tx, asset_id, attempt.job.owner, films.clock.now_ms())
             await store.change(tx, asset_id, films.clock.now_ms(), growing=False)
-        await films.tell(asset_id)
+        again = attempt.job.attempt > 1
+        # The catalog is told meanwhile that the film is looked at.
+        planning = self._planning.plan(asset_id, self._folder(attempt), again=again)
         try:
-            again = attempt.job.attempt > 1
-            plan_id, plan = await self._planning.plan(asset_id, self._folder(attempt), again=again)
+            plan_id, plan = await checked(planning, films.tell(asset_id))
         except MediaRefused as refused:
             await self._refuse(attempt, asset_id, refused)
         now = films.clock.now_ms()

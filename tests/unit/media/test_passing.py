@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+from streamgate.domain.asset import FailureCode, MediaRefused
 from streamgate.media.model import Grown, LadderSettings, Limits
 from streamgate.media.sandbox import Sandbox
 from tests.support.films import by_ffmpeg, moving, tone
 from tools.fuzz import Bytes
 
 LADDER = LadderSettings(rungs=(120,), preset="ultrafast", passthrough=True)
+FIRST_BYTES = 1024
+"""What is read of a key frame, to see whether it is one."""
+
 CODED = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-g", "50", "-pix_fmt", "yuv420p", "-c:a", "aac")
 
 
@@ -24,9 +29,11 @@ class Far(Bytes):
         self.path = None
         self._data = path.read_bytes()
         self.asked = 0
+        self.ranges: list[tuple[int, int]] = []
 
     async def read(self, offset: int, length: int) -> bytes:
         self.asked += length
+        self.ranges.append((offset, length))
         return self._data[offset : offset + length]
 
 
@@ -50,14 +57,30 @@ async def test_an_index_is_told_before_the_plan_and_is_the_plan_s(
     sandbox: Sandbox, tmp_path: Path, passthrough: bool
 ) -> None:
     path = by_ffmpeg(tmp_path, "film.mp4", *moving(9), *tone(9), *CODED)
-    plans = []
-    for source in (Far(path), Bytes(path)):
+    plans, far = [], Far(path)
+    for source in (far, Bytes(path)):
         told: list[bytes] = []
         ladder = replace(LADDER, passthrough=passthrough)
         plans.append(await sandbox.plan(source, ladder=ladder, limits=Limits(), timeout_s=60, early=told.append))
         assert len(told) == 1
         assert plans[-1].index is told[0]
     assert plans[0] == plans[1], "from afar the same film is seen"
+    assert len(set(far.ranges)) == len(far.ranges), "and nothing is fetched twice"
+
+
+async def test_what_is_wrong_with_a_film_is_said_although_its_index_is_still_read(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    class Slow(Far):
+        async def read(self, offset: int, length: int) -> bytes:
+            if length == FIRST_BYTES:
+                await asyncio.sleep(0.3)
+            return await super().read(offset, length)
+
+    film = Slow(by_ffmpeg(tmp_path, "film.mp4", *moving(9, "640x360"), *tone(9), *CODED))
+    with pytest.raises(MediaRefused) as refused:
+        await sandbox.plan(film, ladder=LADDER, limits=Limits(max_pixels=1000), timeout_s=60)
+    assert refused.value.failure.code is FailureCode.TOO_MANY_PIXELS
 
 
 async def test_an_index_that_does_not_tell_of_the_video_is_not_the_plan_s(sandbox: Sandbox, tmp_path: Path) -> None:
