@@ -21,6 +21,9 @@ from streamgate.domain.errors import Conflict, InsufficientStorage, NotFound, Un
 from streamgate.ports.storage import BlobInfo, BlobRange, BlobStore
 
 PIECE = 1 << 20
+MOST_AT_ONCE = 2 << 20
+"""Bytes that are copied out of the page cache while everything else waits: a fifth of a millisecond."""
+
 SYNCED_EARLY = 8 << 20
 """Bytes after which a file that is being written is synced in the background."""
 
@@ -45,6 +48,7 @@ class LocalBlobStore(BlobStore):
         self._partial = self._root / _PARTIAL
         shutil.rmtree(self._partial, ignore_errors=True)
         self._partial.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._desk = memoryview(bytearray(MOST_AT_ONCE))
 
     async def put(self, key: str, data: AsyncIterator[bytes] | bytes) -> BlobInfo:
         path = self._path(key)
@@ -81,21 +85,28 @@ class LocalBlobStore(BlobStore):
 
     async def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         path = self._path(key)
+        found = self._in_memory(path, offset, length)
+        return await _in_thread(_read, path, offset, length) if found is None else found
 
-        def read(offset: int = offset) -> bytes:
-            with path.open("rb", 0) as file:
-                handle = file.fileno()
-                left = _span(os.fstat(handle).st_size, offset, length)
-                pieces: list[bytes] = []
-                while left:
-                    piece = os.pread(handle, left, offset)
-                    if not piece:
-                        raise Unavailable("The object became shorter while it was read.")
-                    pieces.append(piece)
-                    offset, left = offset + len(piece), left - len(piece)
-                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    def _in_memory(self, path: Path, offset: int, length: int | None) -> bytes | None:
+        """The same where all of it lies in the page cache, without waiting for a disk or a thread (preadv(2), ``RWF_NOWAIT``).
 
-        return await _in_thread(read)
+        None where it does not, where the file system cannot tell, for more than `MOST_AT_ONCE`, and for all that is an error.
+        """
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            wanted = os.fstat(handle).st_size - offset if length is None else length
+            if offset < 0 or not 0 < wanted <= MOST_AT_ONCE:
+                return None
+            came = os.preadv(handle, [self._desk[:wanted]], offset, os.RWF_NOWAIT)
+        except OSError:
+            return None
+        finally:
+            os.close(handle)
+        return bytes(self._desk[:wanted]) if came == wanted else None
 
     async def stat(self, key: str) -> BlobInfo | None:
         path = self._path(key)
@@ -274,6 +285,20 @@ def _publish(partial: Path, path: Path, root: Path) -> None:
 
 def _create(path: Path) -> BinaryIO:
     return path.open("xb", 0)
+
+
+def _read(path: Path, offset: int, length: int | None) -> bytes:
+    with path.open("rb", 0) as file:
+        handle = file.fileno()
+        left = _span(os.fstat(handle).st_size, offset, length)
+        pieces: list[bytes] = []
+        while left:
+            piece = os.pread(handle, left, offset)
+            if not piece:
+                raise Unavailable("The object became shorter while it was read.")
+            pieces.append(piece)
+            offset, left = offset + len(piece), left - len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _open_to_read(path: Path) -> BinaryIO:

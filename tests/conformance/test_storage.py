@@ -6,7 +6,9 @@ import asyncio
 import os
 import secrets
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -219,6 +221,29 @@ async def test_a_full_disk_is_said_and_loses_nothing(small_disk: Path) -> None:
     assert await store.read("kept") == b"x" * 1_000_000
     await store.delete("grown")
     assert await store.append("grown", 0, pieces(b"y" * 500_000)) == 500_000
+
+
+async def test_what_is_in_memory_waits_for_no_thread_and_what_is_not_is_read_all_the_same(tmp_path: Path) -> None:
+    store, content = LocalBlobStore(tmp_path / "objects"), os.urandom(3 << 20)
+    await store.put("a", content)
+    go_on = threading.Event()
+    busy = ThreadPoolExecutor(1)
+    asyncio.get_running_loop().set_default_executor(busy)
+    busy.submit(go_on.wait)
+    try:
+        for offset, length in ((0, 1), (5, 1 << 20), (len(content) - 1000, None)):
+            async with asyncio.timeout(5):
+                assert await store.read("a", offset, length) == content[offset:][:length]
+        waiting = asyncio.ensure_future(store.read("a"))  # too long to be copied meanwhile
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+    finally:
+        go_on.set()
+    assert await waiting == content
+    file = os.open(tmp_path / "objects" / "a", os.O_RDONLY)
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(file)
+    assert await store.read("a", 7, 1 << 20) == content[7:][: 1 << 20]
 
 
 async def test_a_folder_that_is_gone_is_not_healthy(tmp_path: Path) -> None:
