@@ -54,7 +54,8 @@ from streamgate.packaging.segments import SegmentLayout
 PROTECTIONS = ("landlock", "network_namespace", "no_new_privs", "capabilities", "rlimits")
 
 _MIB = 1 << 20
-_PLAN_MEMORY = 640 * _MIB
+_PLAN_MEMORY = 832 * _MIB
+"""Address space: of a film of twelve hours the index and what libav knows of it are made at the same time."""
 _POSTER_MEMORY = 1024 * _MIB
 _ENCODE_MEMORY = 2048 * _MIB
 _ENCODE_BYTES_PER_PIXEL = 160
