@@ -20,7 +20,7 @@ from streamgate.media.sandbox import Sandbox
 from tests.support.encoding import FileSource
 
 PAIRS = 5
-LADDER = LadderSettings(rungs=(360, 480, 720, 1080))
+LADDER = LadderSettings(rungs=(360, 480, 720, 1080), passthrough=False)
 COMPARED = 600
 """Pictures of each rung that are compared with the source."""
 
@@ -74,8 +74,13 @@ def _compared(folder: Path, film: Path, plan: MediaPlan) -> list[Figure]:
 
 
 def _ssim(made: Path, film: Path) -> float:
-    """Mean structural similarity (luma) of the first pictures to the source, scaled to the same size."""
-    pairs = "[1:v]setpts=N[s];[0:v]setpts=N[m];[s][m]scale2ref=flags=bicubic[a][b];[a][b]ssim=stats_file=-"
+    """Mean structural similarity (luma) of the first pictures to the source, scaled to the same size.
+
+    Both are called BT.709: where one says nothing of its colours ffmpeg would convert the other before it compares them, which
+    takes 0.002 off whichever says what it is.
+    """
+    same = "setpts=N,setparams=range=tv:color_primaries=bt709:color_trc=bt709:colorspace=bt709"
+    pairs = f"[1:v]{same}[s];[0:v]{same}[m];[s][m]scale2ref=flags=bicubic[a][b];[a][b]ssim=stats_file=-"
     command = [films.ffmpeg(), "-v", "error", "-i", str(made), "-i", str(film), "-lavfi", pairs]
     command += ["-frames:v", str(COMPARED), "-f", "null", "-"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

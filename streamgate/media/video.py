@@ -24,9 +24,22 @@ AFTER = 4
 """Pictures shown to the encoder after a chunk and thrown away: x264 spends less on pictures that nothing follows, and the last
 ones of a chunk would be worse than those before any other boundary. Measured: SSIM 0.005 less without, equal with four."""
 
+LEAD = 2
+"""Grey pictures shown to the encoder before a chunk and thrown away. x264 quantises a key frame finer than the average of those
+before it, and not at all finer when it is the first. A key frame and one that follows it make that average what it is in the middle
+of a film; being flat, they take nothing out of its buffer and teach it nothing about sizes. Measured: the first pictures of a chunk
+lose SSIM 0.009 without, and where the peak rate binds 0.01 to 0.06 when the first one is made finer by a zone instead."""
+
+_GREY = 128
+
+_FILLED = 0.85
+"""Part of x264's buffer that is full before the grey pictures; its own default of 0.9 is meant for the beginning of a film. Where
+the peak rate binds the buffer is about half full in the middle, where it does not bind it is full, and a chunk does not know.
+Measured where it binds: live action 3 % larger and better beside borders, textures with grain up to 2 % smaller and worse."""
+
 _IP_RATIO = 1.4
-"""How much finer x264 quantises key frames than others. It forgets to for the very first picture it is given (with mb-tree, which
-presets from veryfast on have), so the first picture of each chunk gets it by a zone. Measured: SSIM 0.009 less without."""
+"""How much finer x264 quantises key frames than others. The very first picture, one of the grey ones, gets it by a zone, so that
+it does not shift the average."""
 
 _BT709 = 1
 _LIMITED = 1
@@ -62,7 +75,8 @@ def open_encoder(rung: VideoRung, timescale: int, *, threads: int | None = None)
         "bufsize": str(rung.bufsize),
         "g": str(rung.gop),
         "forced-idr": "1",
-        "x264-params": f"annexb=0:scenecut=0:open-gop=0:bframes=3:b-pyramid=normal:ipratio={_IP_RATIO}:zones=0,0,b={_IP_RATIO}",
+        "x264-params": f"annexb=0:scenecut=0:open-gop=0:bframes=3:b-pyramid=normal:ipratio={_IP_RATIO}:zones=0,0,b={_IP_RATIO}"
+        f":vbv-init={_FILLED}",
     }
     encoder.open()
     return encoder
@@ -99,7 +113,7 @@ class RungEncoder:
         self._reorder = reorder_ticks(recipe.nominal_ticks)
         self._finished = finished
         self._number, self._end = first, end
-        self._end_tick = rendition.boundaries[end]
+        self._start_tick, self._end_tick = rendition.boundaries[first], rendition.boundaries[end]
         self._last: VideoFrame | None = None
         self._chain = PictureChain(recipe, rendition.rung.width, rendition.rung.height)
         self._encoder = open_encoder(rendition.rung, rendition.timescale)
@@ -107,6 +121,7 @@ class RungEncoder:
             raise EncoderDiffers(f"{rendition.name}: the encoder's configuration is not the planned one")
         self._timing: deque[tuple[int, bool]] = deque()
         self._coded: list[tuple[int, bytes, bool]] = []
+        self._lead_in(rendition.rung)
 
     def put(self, tick: int, frame: VideoFrame, key: bool) -> None:
         """Encode a picture to be shown at ``tick``; ``key``: a segment begins with it."""
@@ -134,6 +149,14 @@ class RungEncoder:
         picture.pict_type = PictureType.I if key else PictureType.NONE
         self._collect(self._encoder.encode(picture))
 
+    def _lead_in(self, rung: VideoRung) -> None:
+        """Let grey pictures go before the first one."""
+        for number in range(LEAD):
+            grey = VideoFrame(rung.width, rung.height, "yuv420p")
+            for plane in grey.planes:
+                plane.update(bytes((_GREY,)) * plane.buffer_size)
+            self._give(grey, self._start_tick - (LEAD - number) * self._nominal, number == 0)
+
     def _go_on(self) -> None:
         """Let the last picture stay for a while, beginning with a key frame, so that nothing refers to it from before."""
         for number in range(AFTER if self._last is not None else 0):
@@ -144,7 +167,7 @@ class RungEncoder:
         for packet in packets:
             if packet.pts is None:
                 raise EncoderDiffers(f"{self._rendition.name}: a packet without time")
-            if packet.pts >= self._end_tick:
+            if not self._start_tick <= packet.pts < self._end_tick:
                 continue
             if packet.is_keyframe and self._coded:
                 self._finish()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from av.video.frame import PictureType
 
-from streamgate.media.model import LadderSettings, PlannedRendition
+from streamgate.media.model import LadderSettings, Limits, MediaPlan, PlannedRendition, VideoRung
 from streamgate.media.sandbox import Sandbox
 from tests.support.encoding import Encoded, FileSource, encode, encode_chunk
 from tests.support.natural import natural
@@ -21,10 +21,14 @@ from tests.support.natural import natural
 MOST = 0.003
 """Of structural similarity, by which pictures beside a border may differ from the single pass."""
 
+MOST_WHERE_THE_PEAK_BINDS = 0.015
+"""The same where the peak rate binds: a chunk does not know how full the encoder's buffer would be."""
+
 BESIDE = 4
 """So many pictures on each side of a boundary count as beside it."""
 
 LADDER = LadderSettings(rungs=(180,))
+TIGHT = LadderSettings(rungs=(180,), rate_factor=0.5)
 NEARLY_LOSSLESS = ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "12")
 UNEVEN = ("-vf", "setpts='(N+0.4*random(0))/30/TB'", "-fps_mode", "vfr", "-enc_time_base", "1/90000")
 FILMS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -52,11 +56,23 @@ def likeness(path: Path, source: Path) -> Any:
 
 async def in_one_go(sandbox: Sandbox, source: Path, made: Encoded, rendition: PlannedRendition, folder: Path) -> Path:
     """The rendition as one chunk."""
-    count = len(rendition.boundaries) - 1
-    whole = msgspec.structs.replace(made.plan, chunks=((0, count),))
-    found = await encode_chunk(sandbox, FileSource(source), whole, 0, (rendition.name,), folder)
-    path = folder / "whole.mp4"
-    path.write_bytes(rendition.init + b"".join(found[rendition.name, number] for number in range(count)))
+    whole = ((0, len(rendition.boundaries) - 1),)
+    return await joined(sandbox, source, msgspec.structs.replace(made.plan, renditions=(rendition,)), whole, folder)
+
+
+async def joined(
+    sandbox: Sandbox, source: Path, planned: MediaPlan, chunks: tuple[tuple[int, int], ...], folder: Path
+) -> Path:
+    """The only rendition of a plan, encoded by these chunks."""
+    (rendition,) = planned.renditions
+    planned = msgspec.structs.replace(planned, chunks=chunks)
+    data = rendition.init
+    for chunk, (first, end) in enumerate(chunks):
+        place = folder / f"{chunk}"
+        found = await encode_chunk(sandbox, FileSource(source), planned, chunk, (rendition.name,), place)
+        data += b"".join(found[rendition.name, number] for number in range(first, end))
+    path = folder / "joined.mp4"
+    path.write_bytes(data)
     return path
 
 
@@ -88,6 +104,28 @@ async def test_chunks_are_the_single_pass(sandbox: Sandbox, tmp_path: Path, kind
     assert abs(border) <= MOST
     assert abs(border - middle) <= MOST
     assert abs(float(lost.mean())) <= MOST / 3
+
+
+async def test_where_the_peak_rate_binds_a_chunk_begins_nearly_as_well(sandbox: Sandbox, tmp_path: Path) -> None:
+    """With one thread, so that x264 decides alike each time: with several it does not where the peak binds."""
+    source = natural(tmp_path / "film.mp4", seconds=9, coded=(*NEARLY_LOSSLESS, "-threads", "1"))
+    planned = await sandbox.plan(FileSource(source), ladder=TIGHT, limits=Limits())
+    (rendition,) = planned.renditions
+    assert isinstance(rendition.rung, VideoRung)
+    planned_rate = rendition.rung.maxrate
+    rendition = msgspec.structs.replace(rendition, rung=msgspec.structs.replace(rendition.rung, threads=1))
+    planned = msgspec.structs.replace(planned, renditions=(rendition,))
+    all_of_it = ((0, len(rendition.boundaries) - 1),)
+    chunked = await joined(sandbox, source, planned, planned.chunks, tmp_path / "chunks")
+    whole = await joined(sandbox, source, planned, all_of_it, tmp_path / "whole")
+    seconds = rendition.boundaries[-1] / rendition.timescale
+    assert whole.stat().st_size * 8 / seconds > planned_rate
+    border = nearest(shown(source), rendition.boundaries[1] / rendition.timescale)
+    lost = likeness(whole, source) - likeness(chunked, source)
+    assert abs(float(lost[border - BESIDE : border + BESIDE].mean())) <= MOST_WHERE_THE_PEAK_BINDS
+    assert abs(float(lost[border : border + BESIDE].mean())) <= MOST_WHERE_THE_PEAK_BINDS
+    assert abs(float(lost.mean())) <= MOST
+    assert chunked.stat().st_size == pytest.approx(whole.stat().st_size, rel=0.03)
 
 
 def nearest(times: list[float], time: float) -> int:
