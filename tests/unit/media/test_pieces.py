@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from av.video.frame import VideoFrame
@@ -43,9 +45,15 @@ def _made(films: Path, name: str, flags: tuple[str, ...]) -> Path:
     return by_ffmpeg(films, name, *moving(22), *tone(22), *CODED, *flags)
 
 
+class NobodyListens:
+    """The server's end, which takes the index that is told ahead and asks nothing."""
+
+    def sendall(self, data: bytes) -> None:
+        assert data
+
+
 def opened(path: Path) -> Source:
-    nobody: object = None
-    return Source(path.stat().st_size, str(path), nobody)  # type: ignore[arg-type]
+    return Source(path.stat().st_size, str(path), cast("socket.socket", NobodyListens()))
 
 
 def excerpt(plan: MediaPlan, size: int, chunk: int) -> list[SegmentLayout]:
