@@ -47,7 +47,10 @@ class ForkServer:
                     self._reap(handle)
 
     def _start(self) -> bool:
-        message, handles, _, _ = socket.recv_fds(self._control, START.size, 1)
+        try:
+            message, handles, _, _ = socket.recv_fds(self._control, START.size, 1)
+        except ConnectionResetError:  # the server ended with words of ours unread
+            return False
         if not message:
             return False
         (number,) = START.unpack(message)
