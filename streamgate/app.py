@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -267,6 +268,13 @@ class _Server(uvicorn.Server):
         yield
 
 
+def _where(task: asyncio.Task[Any]) -> str:
+    """What a task is and the line at which it waits, for whoever asks what held up a stop."""
+    frame = next(iter(task.get_stack(limit=1)), None)
+    line = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" if frame is not None else "nowhere"
+    return f"{getattr(task.get_coro(), '__qualname__', task.get_name())} at {line}"
+
+
 class _Forced:
     """Ends the process when a stop takes longer than it may; everything acknowledged is durable by then anyway."""
 
@@ -277,5 +285,6 @@ class _Forced:
         loop.call_later(self._seconds, self._force)
 
     def _force(self) -> None:
-        structlog.get_logger().error("the stop took too long and was forced", seconds=self._seconds)
+        waits = sorted(_where(task) for task in asyncio.all_tasks())
+        structlog.get_logger().error("the stop took too long and was forced", seconds=self._seconds, waits=waits)
         os._exit(1)
