@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import Context
 from typing import Any, Self
@@ -35,6 +35,9 @@ DUPLICATES_S = 600
 ACK_WAIT_S = 60
 RECEIVER_S = 30.0
 """How long a receiver may take for one fact; then it counts as refused."""
+
+AGAIN_S = 0.5
+"""After which a task that has not ended is cancelled once more."""
 
 FETCH_S = 2.0
 """A fetch that was on its way when the server restarted is lost, so none waits for long."""
@@ -92,9 +95,7 @@ class NatsBus(Bus):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await ended(self._tasks)
         with contextlib.suppress(NatsError, OSError, TimeoutError):
             await self._nats.close()
 
@@ -118,8 +119,7 @@ class NatsBus(Bus):
             try:
                 yield
             finally:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+                await ended({task})
 
         return registered()
 
@@ -251,6 +251,19 @@ class NatsBus(Bus):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+async def ended(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks until all have ended, whatever they raise.
+
+    Once is not always enough: before Python 3.12 ``asyncio.wait_for``, by which the client library waits for answers, returns
+    an answer that comes in the same moment and forgets that it was cancelled.
+    """
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=AGAIN_S)
 
 
 async def _heard(receiver: Callable[[Message], Any], message: Message) -> None:

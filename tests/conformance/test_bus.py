@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from streamgate.adapters.bus_memory import MemoryBus
-from streamgate.adapters.bus_nats import NatsBus
+from streamgate.adapters.bus_nats import NatsBus, ended
 from streamgate.domain import deadline
 from streamgate.domain.errors import ConfigurationError
 from streamgate.ports.bus import Bus, Message, Receiver
@@ -260,3 +260,23 @@ async def test_in_memory_listeners_end_with_the_bus() -> None:
         await bus.signal(Message("s.t", b""))
         await asyncio.sleep(0)
     assert ended.is_set()
+
+
+async def test_a_task_that_missed_that_it_was_cancelled_is_ended_all_the_same() -> None:
+    missed = 0
+
+    async def deaf() -> None:
+        nonlocal missed
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                if missed:
+                    raise
+                missed += 1
+
+    task = asyncio.create_task(deaf())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await ended({task})
+    assert (missed, task.cancelled()) == (1, True)

@@ -42,9 +42,16 @@ def children() -> list[psutil.Process]:
     return [child for server in servers for child in server.children()]
 
 
+def lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 async def gone(processes: list[psutil.Process], within_s: float = 2.0) -> None:
     until = time.monotonic() + within_s
-    while any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes):
+    while any(lives(p) for p in processes):
         assert time.monotonic() < until, "a child lives on"
         await asyncio.sleep(0.02)
 
