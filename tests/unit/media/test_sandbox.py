@@ -39,7 +39,7 @@ async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
 def children() -> list[psutil.Process]:
     """Media children of this process: below its fork server."""
     servers = [p for p in psutil.Process().children() if "streamgate.media.zygote" in " ".join(p.cmdline())]
-    return [child for server in servers for child in server.children()]
+    return [child for server in servers for child in server.children() if lives(child)]
 
 
 def lives(process: psutil.Process) -> bool:
