@@ -52,7 +52,7 @@ _KEPT = 64 << 20
 _LOST = "The bytes of the source could not be read."
 
 _SENTENCES = {
-    FailureCode.UNSUPPORTED_CONTAINER: "This is not a video file that can be read here. Use MP4, MOV, MKV or WebM.",
+    FailureCode.UNSUPPORTED_CONTAINER: "This is not a video file that can be read here. Use MP4, MOV, MKV, WebM or MPEG-TS.",
     FailureCode.UNSUPPORTED_CODEC: "The film is encoded in a way that cannot be decoded here. Use H.264, HEVC, VP9 or AV1.",
     FailureCode.MALFORMED_MEDIA: "The file is damaged: it cannot be read as a film. Export or upload it again.",
     FailureCode.TRUNCATED_MEDIA: "The file ends too early: a part of it is missing. Upload it again.",
