@@ -370,7 +370,6 @@ async def test_a_block_from_before_multicall_is_read_by_a_batch(clock: FakeClock
 async def test_many_answers_that_are_each_in_time_are_given_up_together(
     clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chain_jsonrpc, "TIMEOUT_S", 0.3)
     peer = Peer(code=False, batch=lambda _body: web.Response(status=413))
 
     async def dripping(body: Any) -> Any:
@@ -379,7 +378,8 @@ async def test_many_answers_that_are_each_in_time_are_given_up_together(
 
     peer.instead["alone"] = lambda body: dripping(body) if body["method"] == "eth_call" else peer.alone(body)
     reads: list[Read] = [Call(b"\x01" * 20, word(index)) for index in range(60)]
-    with pytest.raises(ChainUnavailable):
+    with monkeypatch.context() as hurried, pytest.raises(ChainUnavailable):
+        hurried.setattr(chain_jsonrpc, "TIMEOUT_S", 0.3)
         await ask(peer, clock, reads)
     peer.instead["alone"] = peer.alone
     assert await ask(peer, clock, reads) == [Returned(word(1))] * 60
