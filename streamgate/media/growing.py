@@ -7,7 +7,9 @@ and from there on every look, also the one at the whole file, cuts the same.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +36,10 @@ from streamgate.packaging import growingmatroska
 from streamgate.packaging.arriving import Arriving, fragments_follow, wanted_for_index
 from streamgate.packaging.sampleindex import IndexedTrack, IndexRefused, SourceIndex, index_mp4
 
-SOUND_LATER = "The film has sound that is encoded once it is there."
-NOT_EVERYWHERE = "The video is not one that every player takes: it plays when smaller renditions are there."
+SOUND_LATER = "The uploaded video plays while it arrives; sound that has to be encoded follows when the film is there."
+NOT_EVERYWHERE = (
+    "The uploaded video plays while it arrives, where the player takes it; renditions for all follow when it is there."
+)
 
 TOO_RARE = "The film needs too many bytes between two key frames to play before it is whole."
 
@@ -57,23 +61,36 @@ class _SoFar:
     state: bytes = b""
     copied: Copied | None = None
 
+    @property
+    def tracks(self) -> list[IndexedTrack]:
+        """What can be served, pictures first."""
+        index = self.index
+        return [] if index is None else [*([index.video] if index.video is not None else []), *index.audio]
+
+    def count(self, there: int) -> int:
+        """How many segments of each track are there."""
+        return _complete(self.tracks, there) if self.more else _listed(self.tracks, there)
+
 
 def look(source: Source, task: GrowTask, folder: Path) -> Grown:
     """Look at what has arrived; ``folder``: where it may be written out. Raises `MediaRefused` for a film that is longer than films
     may be."""
     before = task.before
+    told: Probe | None = None
     with source.ranges() as raw:
         read = Arriving(raw.range, source.size, task.extents, before.looked_at, before.lies)
         try:
             found = _so_far(source, read, task, folder)
+            if found.copied is None and found.index is not None and found.index.refused and found.count(read.arrived):
+                # Sound that is not served as it is may begin first, and with it the film.
+                told = probe(source, task.limits)
+                found = _so_far(source, read, task, folder, told)
         except IndexRefused as why:
             return Grown(reason=why.detail)
     index, more, copied = found.index, found.more, found.copied
     if index is None:
         return _as_before(before, read, copied) if copied else Grown(wanted=found.wanted, state=found.state)
-    tracks = [*([index.video] if index.video is not None else []), *index.audio]
-    there = copied.size if copied is not None else read.arrived
-    count = _complete(tracks, there) if more else _listed(tracks, there)
+    count = found.count(copied.size if copied is not None else read.arrived)
     if copied is not None and count <= before.count:
         return _as_before(before, read, copied)
     # An index that goes on is another one each time: it is worth storing when it tells of a segment more.
@@ -81,13 +98,14 @@ def look(source: Source, task: GrowTask, folder: Path) -> Grown:
     mark = before.mark if same else hashlib.sha256(index.blob).digest() if count else b""
     plan: MediaPlan | str | None = None
     if mark != before.mark:
-        plan = _plan(index, (copied.found if copied else None) or probe(source, task.limits), task)
+        told = copied.found if copied is not None else told
+        plan = _plan(index, told or probe(source, task.limits), task)
     if isinstance(plan, str):
         return Grown(reason=plan)
     return Grown(
         plan=plan,
         count=count,
-        wanted=found.wanted if more else _after(tracks, count),
+        wanted=found.wanted if more else _after(found.tracks, count),
         looked_at=copied.at if copied is not None else read.arrived,
         lies=read.lies,
         mark=mark,
@@ -104,23 +122,24 @@ def _as_before(before: Grown, read: Arriving, copied: Copied) -> Grown:
     return replace(before, plan=None, wanted=copied.wanted, looked_at=read.arrived, written=())
 
 
-def _so_far(source: Source, read: Arriving, task: GrowTask, folder: Path) -> _SoFar:
+def _so_far(source: Source, read: Arriving, task: GrowTask, folder: Path, told: Probe | None = None) -> _SoFar:
+    heard = told.heard() if told is not None else {}
     if growingremux.goes_on(read):
         copied = growingremux.copy_on(source, read, task, folder)
         return _SoFar(copied.index, more=True, wanted=copied.wanted, state=copied.state, copied=copied)
     if read(0, 4) == growingmatroska.MAGIC:
-        return _matroska(read, task)
-    return _mp4(read, task)
+        return _matroska(read, task, heard)
+    return _mp4(read, task, heard)
 
 
-def _mp4(read: Arriving, task: GrowTask) -> _SoFar:
+def _mp4(read: Arriving, task: GrowTask, heard: Mapping[int, Fraction]) -> _SoFar:
     wanted = wanted_for_index(read)
     if wanted:
         return _SoFar(None, more=True, wanted=wanted)
     more = fragments_follow(read)
     after = read.arrived + _STEP
     try:
-        index = index_mp4(read, read.size, segment_s=task.ladder.segment_s)
+        index = index_mp4(read, read.size, segment_s=task.ladder.segment_s, heard=heard)
     except IndexRefused as why:
         if more and why.code == _NOTHING_YET:
             return _SoFar(None, more=True, wanted=after)
@@ -130,8 +149,8 @@ def _mp4(read: Arriving, task: GrowTask) -> _SoFar:
     return _SoFar(index, more, after)
 
 
-def _matroska(read: Arriving, task: GrowTask) -> _SoFar:
-    index, state = growingmatroska.index_so_far(read, task.before.state, task.ladder.segment_s)
+def _matroska(read: Arriving, task: GrowTask, heard: Mapping[int, Fraction]) -> _SoFar:
+    index, state = growingmatroska.index_so_far(read, task.before.state, task.ladder.segment_s, heard)
     return _SoFar(index, more=True, wanted=read.arrived + _STEP, state=state)
 
 
@@ -159,10 +178,6 @@ def _plan(index: SourceIndex, found: Probe, task: GrowTask) -> MediaPlan | str:
     passed = chosen(index, found)
     if isinstance(passed, str):
         return passed
-    if any(track.kind == "audio" and track.index not in passed.heard_everywhere for track in found.tracks):
-        return SOUND_LATER
-    if passed.video is not None and found.video is not None and not stands_first(passed.video, found.video):
-        return NOT_EVERYWHERE
     renditions = _renditions(found, passed)
     whole = max(rendition.boundaries[-1] / rendition.timescale for rendition in renditions)
     if whole > task.limits.max_duration_s:
@@ -178,17 +193,28 @@ def _plan(index: SourceIndex, found: Probe, task: GrowTask) -> MediaPlan | str:
         chunks=(),
         recipe=b"",
         warnings=found.warnings,
-        reason=WRITTEN_OUT if found.container == TRANSPORT else passed.reason,
+        reason=_reason(found, passed),
         index=index.blob,
     )
 
 
+def _reason(found: Probe, passed: Passing) -> str:
+    """What is to be known of a film that plays while it arrives."""
+    if passed.video is not None and found.video is not None and not stands_first(passed.video, found.video):
+        return NOT_EVERYWHERE
+    if any(track.index not in passed.audio for track in found.audio):
+        return SOUND_LATER
+    return WRITTEN_OUT if found.container == TRANSPORT else passed.reason
+
+
 def _renditions(found: Probe, passed: Passing) -> tuple[PlannedRendition, ...]:
-    """As the plan of the whole film names them."""
+    """Those of what passes, as the plan of the whole film names them."""
     made = []
     if passed.video is not None and found.video is not None:
         made.append(video_rendition(passed.video, found.video))
     for number, track in enumerate(found.audio, start=1):
+        if track.index not in passed.audio:
+            continue
         default = track.index == default_audio(found.audio)
         made.append(audio_rendition(passed.audio[track.index], track, number, default=default))
     return tuple(made)

@@ -74,7 +74,8 @@ def copy_on(source: Source, read: Arriving, task: GrowTask, folder: Path) -> Cop
         most = not copy.advance(read)
         parts.close()
         state = copy.saved()
-        index = copy.index(parts.size, task.ladder.segment_s)
+        found = _probed(copy.about)
+        index = copy.index(parts.size, task.ladder.segment_s, heard=found.heard())
     except IndexRefused as why:
         if why.code in _TOO_EARLY and not before.count and read.arrived < EARLY:
             return Copied(None, None, _later(read.arrived, 0))
@@ -86,7 +87,7 @@ def copy_on(source: Source, read: Arriving, task: GrowTask, folder: Path) -> Cop
     if len(state) + len(index.blob) > _LARGEST:
         raise IndexRefused("too_many_samples", "The film is too long to play before it is whole.")
     wanted = copy.at if most else _later(read.arrived, copy.at)
-    return Copied(index, _probed(copy.about), wanted, copy.at, most, parts.size, tuple(parts.lengths), state)
+    return Copied(index, found, wanted, copy.at, most, parts.size, tuple(parts.lengths), state)
 
 
 def _later(arrived: int, since: int) -> int:
@@ -105,8 +106,7 @@ def _begun(source: Source, read: Arriving, task: GrowTask, parts: Parts) -> Grow
         raise IndexRefused("table_short", "A track of the film begins late.")
     with source.open(MAX_PIXELS) as container:
         tracks = shapes(container, found)
-    if lies is None or len(tracks) < len(told):
-        raise IndexRefused("codec", "The film has sound that is encoded once it is there.")
+    assert lies is not None, "the source is of that kind"
     return GrowingCopy(lies, tracks, parts.write, msgspec.msgpack.encode(found, enc_hook=_plain))
 
 
@@ -130,7 +130,7 @@ def finish(
             if copy.advance(whole):
                 copy.end()
                 parts.close()
-                index = copy.index(parts.size, segment_s, near=near)
+                index = copy.index(parts.size, segment_s, near=near, heard=found.heard())
                 made = Remuxed(index, tuple(parts.lengths), before.size) if index is not None else None
                 break
     except (IndexRefused, OSError, MemoryError, ValueError, av.error.FFmpegError):

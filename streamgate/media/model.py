@@ -121,7 +121,8 @@ class MediaPlan(msgspec.Struct, frozen=True, kw_only=True):
     source, where it has one, for `packaging.segments.StoredIndex`; stored apart from the plan, as ``parts`` (the source's objects,
     in order) are filled in by the server. ``remuxed``: where the source had to be written out for that, the lengths of the
     files (`remuxed_file`) that it was written to, which then are the parts; ``remuxed_before``: bytes that it had been written
-    out to while it arrived, which are parts before those.
+    out to while it arrived, which are parts before those. ``begun``, filled in by the server: what passes through played already
+    while the film arrived, and goes on to.
     """
 
     tracks: tuple[Track, ...]
@@ -140,6 +141,7 @@ class MediaPlan(msgspec.Struct, frozen=True, kw_only=True):
     remuxed: tuple[int, ...] = ()
     remuxed_before: int = 0
     parts: tuple[SourcePart, ...] = ()
+    begun: bool = False
 
     @property
     def encoded(self) -> tuple[PlannedRendition, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 
 from streamgate.packaging.arriving import Arriving
@@ -35,10 +36,12 @@ class GrowingScan(LastingScan):
         self.frames[entry.number] = Frames(rows=self.frames[entry.number].rows[: last * _ROW])
 
 
-def index_so_far(read: Arriving, saved: bytes, segment_s: float) -> tuple[SourceIndex | None, bytes]:
+def index_so_far(
+    read: Arriving, saved: bytes, segment_s: float, heard: Mapping[int, Fraction] | None = None
+) -> tuple[SourceIndex | None, bytes]:
     """The index of what has arrived, None while there is nothing to cut; and where the scan stands, to be given back the next time.
 
-    Raises `IndexRefused` as `matroskaindex.index_matroska` does.
+    ``heard``: as in `cutting.index_of`. Raises `IndexRefused` as `matroskaindex.index_matroska` does.
     """
     scan = GrowingScan(read, far=True)
     if not scan.headed(read.arrived):
@@ -52,7 +55,7 @@ def index_so_far(read: Arriving, saved: bytes, segment_s: float) -> tuple[Source
     if not all(frames.rows for frames in scan.frames.values()):
         return None, saved
     tracks, refused = shown_tracks(read, scan, far=False)
-    index = index_of(read, read.size, tracks, refused, Fraction(segment_s).limit_denominator(1000))
+    index = index_of(read, read.size, tracks, refused, Fraction(segment_s).limit_denominator(1000), heard)
     if len(saved) + len(index.blob) > _MOST:
         raise IndexRefused("too_many_samples", "The film is too long to play before it is whole.")
     return index, saved

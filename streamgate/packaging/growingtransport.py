@@ -5,7 +5,7 @@ Stricter than what reads a whole file: every picture must be in a PES packet of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 import msgspec
@@ -211,11 +211,14 @@ class GrowingCopy:
             for piece in track.line.last():
                 track.add(piece, self.zero or 0)
 
-    def index(self, size: int, segment_s: float, *, near: int | None = None) -> SourceIndex | None:
+    def index(
+        self, size: int, segment_s: float, *, near: int | None = None, heard: Mapping[int, Fraction] | None = None
+    ) -> SourceIndex | None:
         """The index of the ``size`` bytes that are written out, as far as later pictures cannot change it; None while there is
         nothing to cut. What is saved must have been before.
 
         ``near``: a time not far from time 0, by the clock that the index's origin is to be told by; then it is of the whole file.
+        ``heard``: as in `cutting.index_of`, by a clock that may have begun anew at another time than that one.
         """
         made = [track.made for track in self._tracks]
         if self.zero is None or not all(one.rows.values for one in made):
@@ -226,7 +229,9 @@ class GrowingCopy:
         # What is a key frame was seen when it was written.
         read = Arriving(lambda _offset, _length: b"", size, [(0, size)], looked_at=size)
         gathered = [(track.shape.number, track.shape.language, track.made) for track in self._tracks]
-        return index_gathered(read, size, gathered, zero=Fraction(zero, CLOCK), segment_s=segment_s)
+        begins = Fraction(zero, CLOCK)
+        told = {number: _by_the_same_clock(time, begins) for number, time in (heard or {}).items()}
+        return index_gathered(read, size, gathered, zero=begins, segment_s=segment_s, heard=told)
 
 
 def _apart(time: int, near: int) -> int:
@@ -236,3 +241,9 @@ def _apart(time: int, near: int) -> int:
 
 def _unwrapped(time: int, near: int) -> int:
     return near + _apart(time, near)
+
+
+def _by_the_same_clock(time: Fraction, near: Fraction) -> Fraction:
+    """The same time, in seconds, as told by a clock that tells ``near``."""
+    round_s = Fraction(WRAPS, CLOCK)
+    return time + round((near - time) / round_s) * round_s

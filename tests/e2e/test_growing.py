@@ -124,6 +124,47 @@ def test_a_film_without_an_index_plays_as_far_as_it_has_come(growing: Server, fo
     assert [httpx.get(f"{base}{name}/0.m4s").content for name in ("source", "audio-1")] == kept
 
 
+X265 = ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=none:open-gop=0:keyint=50:pools=1")
+BESIDE = {
+    "hevc.ts": (*moving(SECONDS, "320x180"), *tone(SECONDS), *X265, "-c:a", "ac3", "-shortest"),
+    "ac3.mp4": (*moving(SECONDS, "320x180"), *tone(SECONDS), *CODED[:-1], "ac3", "-shortest", *FIRST),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_a_film_that_is_encoded_in_part_plays_without_that_until_its_last_byte(
+    growing: Server, folder: Path, name: str
+) -> None:
+    """It goes on to play then, and what was shown of it stays; what is encoded comes beside it."""
+    sending = Sending(growing, by_ffmpeg(folder, name, *BESIDE[name]).read_bytes(), visibility="public")
+    sending.part(0.6)
+    base = sending.base()
+    first = wait_listed(base, 2)
+    found = asset(growing, sending.asset_id)
+    assert (found["state"], found["source"]["mode"]) == ("uploading", "passthrough")
+    assert "while it arrives" in found["source"]["reason"]
+    master = httpx.get(f"{base}master.m3u8").text
+    assert (master.count("#EXT-X-STREAM-INF"), "TYPE=AUDIO" in master) == (1, False)
+    kept = {n: httpx.get(f"{base}source/{n}").content for n in ("init.mp4", *(f"{n}.m4s" for n in range(2)))}
+    sending.rest()
+    states = set()
+    while asset(growing, sending.asset_id)["state"] != "ready":
+        found = asset(growing, sending.asset_id)
+        states.add((found["state"], found["playable"]))
+        time.sleep(0.02)
+    assert {playable for _, playable in states} <= {True}, states
+    master = httpx.get(f"{base}master.m3u8").text
+    assert "TYPE=AUDIO" in master
+    assert master.index("120p/playlist") < master.index("source/playlist") or name != "hevc.ts"
+    assert listed(base)[:2] == first[:2]
+    assert len(listed(base)) == len(listed(base, "audio-1")) == 8
+    for n, content in kept.items():
+        assert httpx.get(f"{base}source/{n}").content == content, n
+    if name == "hevc.ts":
+        stored = [p for p in growing.data_dir.rglob("remuxed/*") if sending.asset_id in str(p)]
+        assert len(stored) > 1, "it was written out anew as a whole"
+
+
 @pytest.mark.browser
 def test_a_player_watches_a_film_to_its_end_while_it_comes(growing: Server, film: bytes) -> None:
     """It begins at the beginning, goes on past what was there when it began, and needs nobody to tell it that all is there."""
@@ -307,6 +348,36 @@ def test_an_index_that_is_not_that_of_the_film_counts_for_nothing_in_the_end(gro
     assert httpx.get(f"{base}source/0.m4s").content == passed(data).segments(passed(data).index.video)[0]
 
 
+def test_what_was_listed_by_the_index_of_another_film_is_not_the_film_in_the_end(growing: Server, last: Path) -> None:
+    """It says twice the time of every picture, and is believed until the last byte has come. Then the owner is told."""
+    data, index = last.read_bytes(), index_at_end(last)
+    assert index is not None
+    slower = same(b"mdhd", lambda header: header.__setitem__(slice(12, 16), _halved(header[12:16])))
+    wrong = changed(data, b"mdhd", slower, which=0)
+    honest, lying = Sending(growing, data, visibility="public"), Sending(growing, data, visibility="public")
+    assert send_ahead(honest, data[index:]).status_code == 204
+    assert send_ahead(lying, wrong[index:]).status_code == 204
+    for sending in (honest, lying):
+        sending.part(0.8)
+    wait_listed(honest.base(), 3)
+    base = lying.base()
+    wait_listed(base, 1)
+    shown = httpx.get(f"{base}source/0.m4s").content
+    for sending in (honest, lying):
+        sending.rest()
+        assert wait_final(growing, sending.asset_id)["state"] == "ready"
+    warned = {s.asset_id: [w["code"] for w in asset(growing, s.asset_id)["warnings"]] for s in (honest, lying)}
+    assert warned == {honest.asset_id: [], lying.asset_id: ["index_not_of_film"]}
+    wait_for(lambda: len(listed(base)) == len(listed(honest.base())) == 8, 10)
+    assert listed(base) == listed(honest.base())
+    whole = passed(data)
+    assert httpx.get(f"{base}source/0.m4s").content == whole.segments(whole.index.video)[0] != shown
+
+
+def _halved(number: bytes) -> bytes:
+    return (int.from_bytes(number, "big") // 2).to_bytes(4, "big")
+
+
 def _shifted(offsets: bytes, by: int) -> bytes:
     numbers = struct.unpack(f">{len(offsets) // 4}I", offsets)
     return struct.pack(f">{len(numbers)}I", *(number + by for number in numbers))
@@ -363,10 +434,10 @@ def test_the_command_line_says_at_once_where_a_film_plays(tmp_path: Path, last: 
 
 
 def test_what_cannot_play_before_its_end_says_nothing_until_then(growing: Server, film: bytes, folder: Path) -> None:
-    """The index behind the media; a film whose sound has to be encoded; an index that points beyond the end."""
+    """The index behind the media; a film whose pictures have to be encoded; an index that points beyond the end."""
     plain = by_ffmpeg(folder, "plain.mp4", *moving(9, "640x360"), *tone(9), *CODED, "-shortest").read_bytes()
-    other = (*CODED[:-1], "ac3")
-    coded = by_ffmpeg(folder, "ac3.mp4", *moving(9, "640x360"), *tone(9), *other, "-shortest", *FIRST).read_bytes()
+    other = ("-c:v", "mpeg4", "-c:a", "aac")
+    coded = by_ffmpeg(folder, "old.mp4", *moving(9, "640x360"), *tone(9), *other, "-shortest", *FIRST).read_bytes()
     beyond = film[: len(film) - 200_000]
     films = [Sending(growing, data, visibility="public") for data in (plain, coded, beyond)]
     for sending in films:

@@ -114,7 +114,7 @@ class Films:
                 done = await store.counts(connection, film.plan_id)
                 opening = film.plan.opening
                 first = await store.get_chunk(connection, film.plan_id, opening, 0) if opening is not None else None
-            begun = opening is None or (first is not None and first.error_code is None)
+            begun = opening is None or film.plan.begun or (first is not None and first.error_code is None)
         return standing.stand(film, done, begun=begun)
 
     async def tell(self, asset_id: str) -> None:

@@ -23,13 +23,13 @@ from streamgate.domain.errors import NotFound
 from streamgate.domain.identity import Prefix, new_id
 from streamgate.media.model import Grown, LadderSettings, Limits, remuxed_file
 from streamgate.media.sandbox import Sandbox
-from streamgate.plugins.transcoder import planned, standing, store
+from streamgate.plugins.transcoder import planned, sentahead, standing, store
 from streamgate.plugins.transcoder.films import Films
 from streamgate.plugins.transcoder.objects import pieces, put_all
 from streamgate.plugins.transcoder.scans import Scans
 from streamgate.plugins.transcoder.settings import TranscoderSettings
 from streamgate.plugins.transcoder.source_bytes import ArrivingBytes, Remembered
-from streamgate.plugins.transcoder.store import Growth
+from streamgate.plugins.transcoder.store import Ahead, Growth
 from streamgate.ports.storage import BlobStore
 from streamgate.runtime.jobs import Attempt, Snooze
 
@@ -77,6 +77,7 @@ class _Step:
     """What a look came to, on its way into the database. ``made``: keys of objects that are this step's alone."""
 
     source: GrowingSource
+    ahead: Ahead | None
     found: Grown
     known: Growth | None
     folder: Path
@@ -128,7 +129,7 @@ class GrowingFilms:
         if not self._ladder.passthrough:
             return
         before, seen, moved = await self._where_it_stood(asset_id), -1, time.monotonic()
-        not_before, tail, known = 0.0, None, Remembered()
+        not_before, tail, ahead, known = 0.0, None, None, Remembered()
         while True:
             try:
                 source = await self._uploads.growing(asset_id)
@@ -136,14 +137,16 @@ class GrowingFilms:
                 return
             now = time.monotonic()
             if source.tail != tail:
-                tail, before = source.tail, replace(before, wanted=0, looked_at=0)
+                with suppress(NotFound):  # another one was sent meanwhile
+                    ahead = await sentahead.said(self._blobs, source.tail) if source.tail is not None else None
+                    tail, before = source.tail, replace(before, wanted=0, looked_at=0)
             if source.arrived != seen:
                 seen, moved = source.arrived, now
             step = next_step(before, seen, now - moved)
             if step == "end":
                 return
-            if step == "look" and now >= not_before:
-                found = await self._look(attempt, source, before, known)
+            if step == "look" and now >= not_before and source.tail == tail:
+                found = await self._look(attempt, source, ahead, before, known)
                 if found is None:
                     return
                 before = found
@@ -169,8 +172,13 @@ class GrowingFilms:
         if self._draining.is_set():
             raise Snooze(AFTER_RESTART_S)
 
-    async def _look(self, attempt: Attempt, source: GrowingSource, before: Grown, known: Remembered) -> Grown | None:
-        """Look at what has arrived, and make known what is new; None when there is no use in following any longer."""
+    async def _look(
+        self, attempt: Attempt, source: GrowingSource, ahead: Ahead | None, before: Grown, known: Remembered
+    ) -> Grown | None:
+        """Look at what has arrived, and make known what is new; None when there is no use in following any longer.
+
+        ``ahead``: what was sent ahead, as `Growth` has it.
+        """
         folder = self._scratch / f"look-{attempt.job.id}-{attempt.job.attempt}"
         folder.mkdir(mode=0o700, parents=True)
         try:
@@ -181,7 +189,7 @@ class GrowingFilms:
                 return None
             if not found.count or (found.size and not found.written):
                 return found
-            return found if await self._publish(attempt, source, found, folder) else None
+            return found if await self._publish(attempt, source, ahead, found, folder) else None
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -199,13 +207,16 @@ class GrowingFilms:
         except MediaRefused as refused:
             return Grown(reason=refused.failure.detail)
 
-    async def _publish(self, attempt: Attempt, source: GrowingSource, found: Grown, folder: Path) -> bool:
+    async def _publish(
+        self, attempt: Attempt, source: GrowingSource, ahead: Ahead | None, found: Grown, folder: Path
+    ) -> bool:
         """Store what a look found and wrote into ``folder``, if it is more than was known; False when the upload has ended
         meanwhile."""
         films, asset_id = self._films, source.asset_id
         film = await films.get(asset_id)
         known = film.growth if film is not None else None
-        step = _Step(source, found, known, folder, known.plan_id if known is not None else new_id(Prefix.PLAN))
+        plan_id = known.plan_id if known is not None else new_id(Prefix.PLAN)
+        step = _Step(source, ahead, found, known, folder, plan_id)
         kept = False
         try:
             growth = await self._growth(step)
@@ -242,8 +253,13 @@ class GrowingFilms:
         return kept
 
     async def _growth(self, step: _Step) -> Growth | None:
-        """What plays now, its objects stored; None where it would change what is listed already, or there is no room."""
+        """What plays now, its objects stored; None where it would change what is listed already, or there is no room.
+
+        So it is where something else was sent ahead than what that was listed by.
+        """
         known, source, found, plan = step.known, step.source, step.found, step.found.plan
+        if known is not None and known.ahead != step.ahead:
+            return None
         if plan is None:
             same = known is not None and known.mark == found.mark
             return _more(known, source, found) if known is not None and same else None
@@ -257,7 +273,13 @@ class GrowingFilms:
         indexes = (key, *(known.indexes if known is not None else ()))
         for old in indexes[KEPT:]:
             await self._blobs.delete(old)
-        begun = Growth(plan_id=step.plan_id, plan=replace(plan, index=b""), size=source.size, indexes=indexes[:KEPT])
+        begun = Growth(
+            plan_id=step.plan_id,
+            plan=replace(plan, index=b""),
+            size=source.size,
+            indexes=indexes[:KEPT],
+            ahead=step.ahead,
+        )
         if found.written:
             begun = await self._written(step, begun)
         return _more(begun, source, found)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import structlog
+from msgspec.structs import replace
+
 from streamgate.contracts.upload import Source
 from streamgate.domain.identity import Prefix, new_id
 from streamgate.media.model import Grown, LadderSettings, Limits, MediaPlan
 from streamgate.media.sandbox import Sandbox
-from streamgate.plugins.transcoder import planned, source_bytes, standing
+from streamgate.plugins.transcoder import planned, sentahead, source_bytes, standing
 from streamgate.plugins.transcoder.films import Films
 from streamgate.plugins.transcoder.planned import IndexObject
 from streamgate.plugins.transcoder.scans import Scans
-from streamgate.plugins.transcoder.sources import Sources, checked
+from streamgate.plugins.transcoder.sources import Sources, both, checked
+from streamgate.plugins.transcoder.store import Growth
 from streamgate.ports.storage import BlobStore
 
 
@@ -52,15 +56,21 @@ class Planning:
         if again:
             await planned.forget_others(self._blobs, asset_id, film.plans if film is not None else ())
         before = await planned.written_out(self._blobs, film) or self._scans.take(asset_id)
+        if growth is not None and growth.ahead is not None:
+            before = None  # nothing that was found by somebody's word counts
         plan_id = new_id(Prefix.PLAN)
         index = IndexObject(self._blobs, asset_id, plan_id)
         try:
             # Planning reads little of the source: that the rest is there is looked up meanwhile.
-            plan = await checked(self._looked_at(source, folder, before, index), self._sources.complete(source))
+            check = self._sources.complete(source)
+            plan, honest = await both(
+                checked(self._looked_at(source, folder, before, index), check), self._honest(source, growth)
+            )
+            plan = _after(growth, plan, honest=honest)
             goes_on = growth is not None and plan.remuxed_before > 0
             if growth is not None and goes_on and not standing.agrees(growth, plan, growth.count):
                 _empty(folder)
-                plan, goes_on = await self._looked_at(source, folder, None, index), False
+                plan, goes_on = _after(growth, await self._looked_at(source, folder, None, index), honest=honest), False
             if growth is None or not goes_on:
                 return plan_id, await planned.kept(self._blobs, asset_id, plan_id, plan, source.parts, folder, index)
             kept = await planned.kept(self._blobs, asset_id, growth.plan_id, plan, growth.parts, folder)
@@ -68,6 +78,13 @@ class Planning:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             await index.drop()
+
+    async def _honest(self, source: Source, growth: Growth | None) -> bool:
+        """Whether the file ends with what was sent ahead, and the film played by."""
+        if growth is None or growth.ahead is None or await sentahead.is_the_end(self._blobs, source, growth.ahead):
+            return True
+        structlog.get_logger().warning("the index that was sent ahead is not the file's", asset_id=source.asset_id)
+        return False
 
     async def _looked_at(self, source: Source, folder: Path, before: Grown | None, index: IndexObject) -> MediaPlan:
         async with source_bytes.opened(source, self._blobs) as data:
@@ -80,6 +97,15 @@ class Planning:
                 before=before,
                 early=index.begin,
             )
+
+
+def _after(growth: Growth | None, plan: MediaPlan, *, honest: bool) -> MediaPlan:
+    """The plan of a film that played while it arrived, or did not."""
+    if growth is None:
+        return replace(plan, begun=False)
+    passes = {rendition.name for rendition in plan.renditions if rendition.passthrough is not None}
+    begun = honest and passes >= {rendition.name for rendition in growth.plan.renditions}
+    return replace(plan, begun=begun, warnings=plan.warnings if honest else (*plan.warnings, sentahead.ANOTHER))
 
 
 def _empty(folder: Path) -> None:

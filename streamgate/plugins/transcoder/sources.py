@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from streamgate.contracts.upload import Source, Uploads
 from streamgate.domain.asset import FailureCode, MediaRefused
@@ -15,6 +15,7 @@ from streamgate.ports.storage import BlobStore
 GONE = "The uploaded bytes of the film are gone. Upload it again."
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 
 class Sources:
@@ -45,9 +46,15 @@ class Sources:
 
 async def checked(work: Awaitable[T], check: Awaitable[None]) -> T:
     """What the work came to, once a check beside it has ended; raises the error of the check before that of the work."""
-    done, outcome = await asyncio.gather(work, check, return_exceptions=True)
-    if outcome is not None:
-        raise outcome
-    if isinstance(done, BaseException):
-        raise done
+    _, done = await both(check, work)
     return done
+
+
+async def both(first: Awaitable[T], second: Awaitable[V]) -> tuple[T, V]:
+    """What two came to that went on beside each other, once both have ended; raises the error of the first before that of the
+    second."""
+    made, found = await asyncio.gather(first, second, return_exceptions=True)
+    for outcome in (made, found):
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return cast("T", made), cast("V", found)

@@ -21,6 +21,13 @@ from streamgate.runtime.database import Transaction
 _PLAN = msgspec.msgpack.Decoder(MediaPlan)
 
 
+class Ahead(msgspec.Struct, frozen=True, array_like=True):
+    """What an upload's sender says the file ends with: so many bytes, of this SHA-256."""
+
+    length: int
+    digest: bytes
+
+
 class Growth(msgspec.Struct, frozen=True, kw_only=True):
     """What plays of a film that is still being uploaded: ``count`` segments of each rendition of ``plan``, which is `Grown`'s.
 
@@ -28,7 +35,8 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True):
     indexes, the one that counts first, then those that readers may still have. ``looked_at``, ``lies`` and ``mark``: see `Grown`.
 
     ``state_key``: where a film is written out as it arrives, the storage key of what the next look goes on from. The parts are then
-    those that it was written out to, and ``size`` is that of all of them.
+    those that it was written out to, and ``size`` is that of all of them. ``ahead``: the end of the file that was sent ahead, and
+    that the indexes were read from.
     """
 
     plan_id: str
@@ -41,6 +49,7 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True):
     lies: tuple[int, ...] = ()
     mark: bytes = b""
     state_key: str | None = None
+    ahead: Ahead | None = None
 
 
 @dataclass(frozen=True, slots=True)

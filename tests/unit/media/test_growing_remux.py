@@ -20,8 +20,15 @@ from tests.support.films import by_ffmpeg, moving, tone
 from tests.support.passed import Bytes, Passed, decoded
 from tests.unit.media.test_remux import AAC, KINDS, PICTURE, SOUND, X264, Remuxed, joined, written
 
-PLAYED = sorted(KINDS.keys() - {"hevc.ts", "hours-in.ts", "picture-later.ts"})
-"""HEVC waits for smaller renditions, as when it is whole."""
+HEVC_SIZE, HEVC = moving(9, "160x120", 12), ("-c:v", "libx265", "-preset", "ultrafast")
+FORMS = {
+    "hevc-in-slices.ts": (*HEVC_SIZE, *HEVC, "-x265-params",
+                          "log-level=none:open-gop=0:keyint=24:pools=1:slices=2:aud=1:hrd=1:vbv-maxrate=500:vbv-bufsize=500"),
+    "ac3-first.ts": ("-itsoffset", "0.48", *PICTURE, *SOUND, *X264, "-c:a", "ac3", "-output_ts_offset", "95440"),
+}  # fmt: skip
+"""Further ones: what is written out is not all of the film, or otherwise coded."""
+
+PLAYED = sorted((KINDS | FORMS).keys() - {"hours-in.ts", "picture-later.ts"})
 
 LONG = (*moving(20, "64x48"), *tone(20), *X264, "-g", "25", *AAC)
 
@@ -63,7 +70,7 @@ def segments(seen: Watched, number: int) -> list[list[bytes]]:
 
 @pytest.mark.parametrize("name", PLAYED)
 def test_what_was_listed_is_what_the_whole_file_gives(films: Path, room: Path, watched: Path, name: str) -> None:
-    path = by_ffmpeg(films, name, *KINDS[name])
+    path = by_ffmpeg(films, name, *(KINDS | FORMS)[name])
     data = path.read_bytes()
     whole, _ = whole_of(path, room)
     chance = random.Random(name)
@@ -208,16 +215,21 @@ def test_what_is_not_simple_ends_the_listing_and_what_was_listed_stays(
 
 
 NEVER = {
-    "sound of another kind": (*PICTURE, *SOUND, *X264, "-c:a", "ac3"),
+    "sound of another kind": (*SOUND, "-c:a", "ac3"),
     "old video": (*PICTURE, *SOUND, "-c:v", "mpeg2video", *AAC),
-    "hevc": KINDS["hevc.ts"],
+    "ten bits": (*HEVC_SIZE, *HEVC, "-pix_fmt", "yuv420p10le", "-x265-params", "log-level=none:pools=1"),
+    "open groups": (
+        *moving(25, "160x120", 12),
+        *HEVC,
+        "-x265-params",
+        "log-level=none:open-gop=1:keyint=24:bframes=3:pools=1",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", NEVER)
 def test_what_has_to_be_encoded_waits_for_its_last_byte(films: Path, watched: Path, name: str) -> None:
-    file = "hevc.ts" if name == "hevc" else f"{name.replace(' ', '-')}.ts"
-    data = by_ffmpeg(films, file, *NEVER[name]).read_bytes()
+    data = by_ffmpeg(films, f"{name.replace(' ', '-')}.ts", *NEVER[name]).read_bytes()
     found = Watched(data, watched).until([len(data) // 2, len(data)])
     assert (found.wanted, found.plan, found.written) == (None, None, ())
     assert found.reason.endswith(".")

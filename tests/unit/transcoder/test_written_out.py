@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,16 +14,17 @@ from msgspec.structs import replace
 from streamgate.adapters.bus_memory import MemoryBus
 from streamgate.adapters.storage_local import LocalBlobStore
 from streamgate.contracts.metadata import MediaReport
-from streamgate.contracts.upload import GrowingPayload, GrowingSource, SourcePart
+from streamgate.contracts.upload import GrowingPayload, GrowingSource, Source, SourcePart
 from streamgate.domain.clock import SystemClock
 from streamgate.domain.errors import NotFound
 from streamgate.media.model import Grown, LadderSettings, Limits, remuxed_file
-from streamgate.plugins.transcoder import growing, planned, standing, store
+from streamgate.plugins.transcoder import growing, planned, sentahead, standing, store
 from streamgate.plugins.transcoder.arrivals import Arrivals
 from streamgate.plugins.transcoder.films import Films
 from streamgate.plugins.transcoder.growing import GrowingFilms
 from streamgate.plugins.transcoder.scans import Scans
 from streamgate.plugins.transcoder.settings import TranscoderSettings
+from streamgate.plugins.transcoder.store import Ahead
 from streamgate.runtime.database import Database, Transaction
 from streamgate.runtime.jobs import Jobs
 from tests.unit.transcoder.test_standing import film
@@ -40,12 +42,18 @@ class World:
         self.befores: list[Grown] = []
         self.counts: list[int] = []
         self.meanwhile: Callable[[], object] = lambda: None
+        self.tail: SourcePart | None = None
         self._scratch = folder / "scratch"
 
     async def growing(self, _asset_id: str) -> GrowingSource:
         if not self.counts:
             raise NotFound("No upload of this film runs.")
-        return GrowingSource(asset_id=ASSET, size=10_000, parts=(SourcePart("uploads/upl_1/0", 9_999),))
+        return GrowingSource(asset_id=ASSET, size=10_000, parts=(SourcePart("uploads/upl_1/0", 9_999),), tail=self.tail)
+
+    async def send_ahead(self, name: str, data: bytes) -> None:
+        """The sender says that the film ends so."""
+        self.tail = SourcePart(f"uploads/upl_1/{name}", len(data))
+        await self.blobs.put(self.tail.key, data)
 
     async def look(self, _source: object, *, before: Grown, folder: Path, **_: object) -> Grown:
         self.befores.append(before)
@@ -161,6 +169,31 @@ async def test_what_counts_stays_when_a_later_look_does_not_count(world: World) 
     await world.follow(2)
     assert await world.keys() == before
     assert (await world.growth()).count == 1
+
+
+async def test_what_was_listed_by_one_index_does_not_go_on_by_another(world: World) -> None:
+    await world.send_ahead("index-1", b"the end")
+    await world.follow(1)
+    assert (await world.growth()).ahead == Ahead(7, sha256(b"the end").digest())
+    await world.send_ahead("index-2", b"another")
+    await world.follow(2)
+    assert (await world.growth()).count == 1
+    await world.send_ahead("index-3", b"the end")
+    await world.follow(3)
+    assert (await world.growth()).count == 3
+
+
+async def test_what_was_sent_ahead_is_compared_with_what_the_film_ends_with(world: World) -> None:
+    parts = []
+    for number, data in enumerate((b"all of the ", b"film, an", b"d the end")):
+        parts.append(SourcePart(f"uploads/upl_1/{number}", len(data)))
+        await world.blobs.put(parts[-1].key, data)
+    source = Source(asset_id=ASSET, size=sum(part.length for part in parts), parts=tuple(parts))
+    whole = b"all of the film, and the end"
+    for end in (b"end", b"and the end", whole):
+        assert await sentahead.is_the_end(world.blobs, source, Ahead(len(end), sha256(end).digest()))
+    for other in (b"enD", b"film", b"more than " + whole):
+        assert not await sentahead.is_the_end(world.blobs, source, Ahead(len(other), sha256(other).digest()))
 
 
 async def test_the_rest_of_an_upload_keeps_its_room(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
