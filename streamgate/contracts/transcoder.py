@@ -70,9 +70,9 @@ class Storyboard(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SourcePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """Where segments that are served as uploaded come from: the sample index (a storage key), and the objects that, joined
-    in order, are the source. They stay as long as the film. ``announced``: bytes of a source that is still being uploaded, of which
-    the parts are what is there."""
+    """Where segments that are served as uploaded come from: the sample index (the storage key below which it lies), and the
+    objects that, joined in order, are the source. They stay as long as the film. ``announced``: bytes of a source that is still
+    being uploaded, of which the parts are what is there."""
 
     index_key: str
     parts: tuple[SourcePart, ...]

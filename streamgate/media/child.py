@@ -16,7 +16,7 @@ import av.error
 from msgspec.structs import replace
 
 from streamgate.domain.asset import FailureCode, MediaRefused
-from streamgate.media import confine, opening
+from streamgate.media import confine, memory, opening
 from streamgate.media.encode import encode_chunk
 from streamgate.media.growing import look
 from streamgate.media.passing import Room
@@ -51,6 +51,8 @@ OUT_OF_MEMORY = "The film needs more memory to decode than one film may use. Re-
 def run(link: socket.socket) -> None:
     """Serve the one order that comes over ``link``; returns when it is answered."""
     order = receive(link, Order)
+    if isinstance(order.task, PlanTask | GrowTask):
+        memory.reuse()
     confined = shut_in(order.confinement, order.source.path)
     answer = _answer(order, link, confined)
     with TURN:
@@ -107,6 +109,7 @@ def _do(order: Order, link: socket.socket, confined: tuple[str, ...]) -> Answer:
         room = Room(folder, task.remux_s, task.before) if folder else None
         plan = make_plan(source, task.ladder, task.limits, room)
         told = bool(plan.index) and plan.index is source.told
+        source.heard_out()
         return Planned(replace(plan, index=b"") if told else plan, indexed=told)
     if isinstance(task, EncodeTask):
         return Encoded(encode_chunk(source, task, Path(order.confinement.folder or "")))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from streamgate.media.model import EncodedChunk, Grown, MediaPlan, remuxed_file
 from streamgate.media.wire import EncodeTask
+from streamgate.packaging.indexes import divided
 
 
 def as_ordered(chunk: EncodedChunk, task: EncodeTask, folder: Path) -> bool:
@@ -28,7 +29,9 @@ def as_ordered(chunk: EncodedChunk, task: EncodeTask, folder: Path) -> bool:
 
 
 def as_written(plan: MediaPlan, folder: Path | None, before: Grown | None) -> bool:
-    """Whether the files are there that a child says it has written."""
+    """Whether the files are there that a child says it has written, and its index is one."""
+    if not is_index(plan.index):
+        return False
     if plan.remuxed_before not in {0, before.size if before is not None else 0}:
         return False
     if folder is None:
@@ -36,8 +39,18 @@ def as_written(plan: MediaPlan, folder: Path | None, before: Grown | None) -> bo
     return _are_files(folder, plan.remuxed)
 
 
+def is_index(index: bytes) -> bool:
+    """Whether what a child calls a sample index can be stored as one; empty: it has none."""
+    try:
+        return not index or bool(divided("", index))
+    except ValueError:
+        return False
+
+
 def as_copied(grown: Grown, before: Grown, folder: Path) -> bool:
     """The same of what a look has written, which goes on where the last one ended."""
+    if grown.plan is not None and not is_index(grown.plan.index):
+        return False
     if not grown.written:
         return True
     return grown.size == before.size + sum(grown.written) and _are_files(folder, grown.written)

@@ -269,6 +269,7 @@ class Source:
     ) -> None:
         self.size = size
         self.extents = extents
+        self._telling: threading.Thread | None = None
         self.told: bytes | None = None
         """The sample index that the server has been told."""
         self._path = path
@@ -291,9 +292,16 @@ class Source:
         return found
 
     def tell_index(self, index: bytes) -> None:
-        """Send the server a sample index of the source ahead of the plan, whoever reads the source meanwhile. Once."""
-        self._asking.tell(Indexed(index))
+        """Send the server a sample index of the source ahead of the plan, whoever reads the source meanwhile. Once; returns before
+        it is sent."""
         self.told = index
+        self._telling = threading.Thread(target=self._asking.tell, args=(Indexed(index),), name="telling", daemon=True)
+        self._telling.start()
+
+    def heard_out(self) -> None:
+        """Return when what was told is sent."""
+        if self._telling is not None:
+            self._telling.join()
 
     @property
     def far(self) -> bool:

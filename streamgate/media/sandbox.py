@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from streamgate.domain.asset import FailureCode, MediaRefused
 from streamgate.domain.errors import Unavailable
 from streamgate.media.children import Child, Nursery
-from streamgate.media.made import as_copied, as_ordered, as_written
+from streamgate.media.made import as_copied, as_ordered, as_written, is_index
 from streamgate.media.model import EncodedChunk, Grown, LadderSettings, Limits, MediaPlan
 from streamgate.media.precedence import Allowance, Precedence
 from streamgate.media.reads import ByteSource, may_be_read, read_ranges
@@ -129,6 +129,8 @@ class Sandbox:
         told: list[bytes] = []
 
         def heard(index: bytes) -> None:
+            if not is_index(index):
+                raise ValueError("no sample index")
             told.append(index)
             if early is not None:
                 early(index)

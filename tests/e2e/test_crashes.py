@@ -14,9 +14,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.films import film
-from tests.support.product import TUS, asset, play, probe, upload, wait_final
-from tests.support.server import Server, wait_for
+from streamgate.packaging.indexes import divided
+from tests.support.films import by_ffmpeg, film, moving, tone
+from tests.support.inside import content, keys
+from tests.support.passed import passed
+from tests.support.product import TUS, asset, play, probe, problem, upload, wait_final, wait_playable
+from tests.support.server import Server, serving, wait_for
 
 KILLS = 20
 SEED = 20261124
@@ -124,6 +127,43 @@ def test_twenty_kills_cost_time_and_nothing_else(tmp_path: Path) -> None:
     assert len(stored) == SIZE
     assert stored == data
     assert len(os.listdir(server.data_dir / "objects" / "uploads")) == 2
+
+
+def test_a_kill_before_all_of_an_index_is_stored_costs_a_moment(tmp_path: Path) -> None:
+    """The film plays by then; what of its index is there after the kill is what it began to play with, as at the worst moment."""
+    coded = ("-c:v", "libx264", "-preset", "ultrafast", "-g", "100", "-c:a", "aac", "-b:a", "32k", "-ac", "1")
+    part = by_ffmpeg(tmp_path, "part.mp4", *moving(20, "64x48"), *tone(20), *coded, "-shortest")
+    hour = by_ffmpeg(tmp_path, "hour.mp4", "-stream_loop", "179", "-i", str(part), "-c", "copy")
+    known = passed(hour)
+    assert known.index.video is not None
+    number = len(known.index.video.boundaries) * 3 // 4
+    tracks = {"source": known.index.video, "audio-1": known.index.audio[0]}
+    late = {name: known.segments(track)[number] for name, track in tracks.items()}
+    with serving(tmp_path / "data") as server:
+        asset_id = upload(server, hour, visibility="public")
+        wait_playable(server, asset_id)
+        server.kill()
+        (front,) = [key for key in keys(server, f"assets/{asset_id}") if key.endswith("/index/front")]
+        index = divided(front.removesuffix("/front"), known.index.blob)
+        assert content(server, front) == known.index.blob[: index.front]
+        for key, _ in index.rest():
+            (server.data_dir / "objects" / key).unlink(missing_ok=True)
+        server.start()
+        base = play(server, asset_id, None).json()["hls_url"].removesuffix("master.m3u8")
+        for name in late:
+            assert httpx.get(f"{base}{name}/0.m4s").status_code == 200
+            early = httpx.get(f"{base}{name}/{number}.m4s")
+            assert early.status_code == 503
+            assert (problem(early), early.headers["retry-after"]) == ((503, "unavailable"), "1")
+        for name, segment in late.items():
+            wait_for(lambda name=name: httpx.get(f"{base}{name}/{number}.m4s").status_code == 200, 30)
+            assert httpx.get(f"{base}{name}/{number}.m4s").content == segment
+
+        def only_one_is_left() -> bool:
+            found = [key for key in keys(server, f"assets/{asset_id}") if "/index/" in key]
+            return len(found) == index.pieces + 1 and not any(key.startswith(index.key) for key in found)
+
+        wait_for(only_one_is_left, 10)
 
 
 def check_upload(server: Server, client: Client, url: str, asset_id: str) -> None:

@@ -11,6 +11,7 @@ import shutil
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,7 @@ from streamgate.domain.errors import NotFound
 from streamgate.domain.identity import Prefix, new_id
 from streamgate.media.model import Grown, LadderSettings, Limits, remuxed_file
 from streamgate.media.sandbox import Sandbox
+from streamgate.packaging.indexes import divided
 from streamgate.plugins.transcoder import planned, sentahead, standing, store
 from streamgate.plugins.transcoder.films import Films
 from streamgate.plugins.transcoder.objects import pieces, put_all
@@ -74,7 +76,8 @@ def next_step(before: Grown, arrived: int, idle_s: float) -> Literal["look", "wa
 
 @dataclass(slots=True)
 class _Step:
-    """What a look came to, on its way into the database. ``made``: keys of objects that are this step's alone."""
+    """What a look came to, on its way into the database. ``made``: keys of objects that are this step's alone; ``indexes``: those
+    below which its index lies."""
 
     source: GrowingSource
     ahead: Ahead | None
@@ -83,6 +86,7 @@ class _Step:
     folder: Path
     plan_id: str
     made: set[str] = field(default_factory=set)
+    indexes: set[str] = field(default_factory=set)
     _name: str = field(default_factory=lambda: secrets.token_hex(4))
 
     @property
@@ -93,6 +97,12 @@ class _Step:
         """A key that nobody else writes to: who has lost the job may still be at it."""
         key = f"{beginning}-{self._name}"
         self.made.add(key)
+        return key
+
+    def index_key(self) -> str:
+        """The same for the objects of an index."""
+        key = f"{standing.growing_key(self.asset_id, self.plan_id, 'index')}-{self._name}"
+        self.indexes.add(key)
         return key
 
 
@@ -238,9 +248,11 @@ class GrowingFilms:
         film = await self._films.get(step.asset_id)
         if film is None or step.plan_id not in film.plans:
             await self._blobs.delete_prefix(f"assets/{step.asset_id}/{step.plan_id}/")
-        elif film.growth is None or not step.made & {*film.growth.indexes}:
+        elif film.growth is None or not step.indexes & {*film.growth.indexes}:
             for key in step.made:
                 await self._blobs.delete(key)
+            for key in step.indexes:
+                await self._blobs.delete_prefix(f"{key}/")
 
     async def _keep(self, attempt: Attempt, asset_id: str, growth: Growth) -> bool:
         films = self._films
@@ -268,11 +280,11 @@ class GrowingFilms:
         if found.written and not await self._may_be_written(step):
             return None
         inits = [(standing.init_key(step.asset_id, step.plan_id, r.name), r.init) for r in plan.renditions]
-        key = step.key(standing.growing_key(step.asset_id, step.plan_id, "index"))
-        await put_all(self._blobs, [*inits, (key, plan.index)])
-        indexes = (key, *(known.indexes if known is not None else ()))
+        index = divided(step.index_key(), plan.index)
+        await put_all(self._blobs, chain(inits, index.opening(), index.rest()))
+        indexes = (index.key, *(known.indexes if known is not None else ()))
         for old in indexes[KEPT:]:
-            await self._blobs.delete(old)
+            await self._blobs.delete_prefix(f"{old}/")
         begun = Growth(
             plan_id=step.plan_id,
             plan=replace(plan, index=b""),

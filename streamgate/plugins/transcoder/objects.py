@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 from streamgate.ports.storage import BlobStore
@@ -18,14 +19,15 @@ FEW = 4
 
 
 async def put_all(
-    blobs: BlobStore, objects: Sequence[tuple[str, bytes | AsyncIterator[bytes]]], *, at_once: int = AT_ONCE
+    blobs: BlobStore, objects: Iterable[tuple[str, bytes | AsyncIterator[bytes]]], *, at_once: int = AT_ONCE
 ) -> None:
     """Store objects, each a key and its bytes; all are durable when this returns.
 
     Raises what one of them raised, when all that were begun have ended, as they have when this is cancelled.
     """
-    for start in range(0, len(objects), at_once):
-        puts = (blobs.put(key, data) for key, data in objects[start : start + at_once])
+    left = iter(objects)
+    while some := tuple(islice(left, at_once)):
+        puts = (blobs.put(key, data) for key, data in some)
         for outcome in await asyncio.gather(*puts, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome

@@ -13,34 +13,42 @@ from msgspec.structs import replace
 from streamgate.contracts.upload import SourcePart
 from streamgate.domain.errors import NotFound, StreamGateError
 from streamgate.media.model import Grown, MediaPlan, remuxed_file
+from streamgate.packaging.indexes import Divided, divided
 from streamgate.plugins.transcoder import standing
 from streamgate.plugins.transcoder.objects import pieces, put_all
 from streamgate.plugins.transcoder.store import Film, Growth
-from streamgate.ports.storage import BlobInfo, BlobStore
+from streamgate.ports.storage import BlobStore
 
 
-class IndexObject:
-    """The object of a film's sample index, which may be on its way to the store before the plan is there that it belongs to."""
+class IndexObjects:
+    """The objects of a film's sample index: those that it begins to play with, which may be on their way to the store before the
+    plan is there that they belong to, and the others, which follow when it plays."""
 
     def __init__(self, blobs: BlobStore, asset_id: str, plan_id: str) -> None:
         self._blobs = blobs
         self._key = standing.index_key(asset_id, plan_id)
-        self._begun: tuple[bytes, asyncio.Task[BlobInfo]] | None = None
+        self._begun: tuple[Divided, asyncio.Task[None]] | None = None
+        self.kept: Divided | None = None
+        """The index of which the beginning is stored; None before, and where there is none."""
 
     def begin(self, index: bytes) -> None:
-        """Begin to store an index of which it is not known yet whether it counts; nothing more once one was begun."""
+        """Begin to store an index of which it is not known yet whether it counts; nothing more once one was begun.
+
+        `ValueError` when it is none.
+        """
         if self._begun is None:
-            self._begun = index, asyncio.create_task(self._blobs.put(self._key, index))
+            parts = divided(self._key, index)
+            self._begun = parts, asyncio.create_task(put_all(self._blobs, parts.opening()))
 
     async def store(self, index: bytes) -> None:
-        """Return when this index is durable: the one that was begun, or another in its place."""
-        begun, self._begun = self._begun, None
-        if begun is not None and begun[0] is index:
-            await begun[1]
-            return
-        if begun is not None:
-            await _ended(begun[1])
-        await self._blobs.put(self._key, index)
+        """Return when the film can play with this index: the one that was begun, or another in its place."""
+        if self._begun is not None and self._begun[0].index is not index:
+            await self.drop()
+        self.begin(index)
+        assert self._begun is not None
+        parts, storing = self._begun
+        await storing
+        self._begun, self.kept = None, parts
 
     async def drop(self) -> None:
         """Leave nothing of what was begun and did not count; what cannot be removed now is only wasted room."""
@@ -48,10 +56,10 @@ class IndexObject:
             begun, self._begun = self._begun, None
             await _ended(begun[1])
             with suppress(StreamGateError):
-                await self._blobs.delete(self._key)
+                await self._blobs.delete_prefix(f"{self._key}/")
 
 
-async def _ended(task: asyncio.Task[BlobInfo]) -> None:
+async def _ended(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait((task,))
     if not task.cancelled():
@@ -65,16 +73,15 @@ async def kept(
     plan: MediaPlan,
     parts: Sequence[SourcePart],
     folder: Path,
-    index: IndexObject | None = None,
+    index: IndexObjects,
 ) -> MediaPlan:
-    """Store it; the plan without it, and with the objects that its index is of.
+    """Store what the film begins to play with; the plan without it, and with the objects that its index is of.
 
     ``parts``: those of the upload, or those that the plan goes on from (`MediaPlan.remuxed_before`); ``folder``: where the planning
-    child wrote the source out, if it did; ``index``: the object of this plan's index, where storing that may have begun.
+    child wrote the source out, if it did; ``index``: the objects of this plan's index, storing which may have begun.
     """
     objects = [(standing.init_key(asset_id, plan_id, rendition.name), rendition.init) for rendition in plan.renditions]
     objects += [(standing.caption_key(asset_id, plan_id, track.name), track.vtt) for track in plan.captions]
-    index = index or IndexObject(blobs, asset_id, plan_id)
     storing = index.store(plan.index) if plan.index else index.drop()
     for outcome in await asyncio.gather(put_all(blobs, objects), storing, return_exceptions=True):
         if outcome is not None:

@@ -12,9 +12,10 @@ from streamgate.contracts.upload import Source
 from streamgate.domain.identity import Prefix, new_id
 from streamgate.media.model import Grown, LadderSettings, Limits, MediaPlan
 from streamgate.media.sandbox import Sandbox
+from streamgate.packaging.indexes import Divided
 from streamgate.plugins.transcoder import planned, sentahead, source_bytes, standing
 from streamgate.plugins.transcoder.films import Films
-from streamgate.plugins.transcoder.planned import IndexObject
+from streamgate.plugins.transcoder.planned import IndexObjects
 from streamgate.plugins.transcoder.scans import Scans
 from streamgate.plugins.transcoder.sources import Sources, both, checked
 from streamgate.plugins.transcoder.store import Growth
@@ -44,8 +45,9 @@ class Planning:
         self._timeout_s = timeout_s
         self._scans = scans
 
-    async def plan(self, asset_id: str, folder: Path, *, again: bool) -> tuple[str, MediaPlan]:
-        """Plan the film, and store what the plan brings along; the name of the plan, and the plan.
+    async def plan(self, asset_id: str, folder: Path, *, again: bool) -> tuple[str, MediaPlan, Divided | None]:
+        """Plan the film, and store what it begins to play with; the name of the plan, the plan, and its index, if it has one, of
+        which the rest is still to be stored.
 
         That is the name by which the film played while it arrived, where it goes on from what was written out then. ``folder``: for
         what the child writes, empty, and gone afterwards; ``again``: an earlier attempt may have left something behind.
@@ -59,7 +61,7 @@ class Planning:
         if growth is not None and growth.ahead is not None:
             before = None  # nothing that was found by somebody's word counts
         plan_id = new_id(Prefix.PLAN)
-        index = IndexObject(self._blobs, asset_id, plan_id)
+        index = IndexObjects(self._blobs, asset_id, plan_id)
         try:
             # Planning reads little of the source: that the rest is there is looked up meanwhile.
             check = self._sources.complete(source)
@@ -72,9 +74,12 @@ class Planning:
                 _empty(folder)
                 plan, goes_on = _after(growth, await self._looked_at(source, folder, None, index), honest=honest), False
             if growth is None or not goes_on:
-                return plan_id, await planned.kept(self._blobs, asset_id, plan_id, plan, source.parts, folder, index)
-            kept = await planned.kept(self._blobs, asset_id, growth.plan_id, plan, growth.parts, folder)
-            return growth.plan_id, kept
+                kept = await planned.kept(self._blobs, asset_id, plan_id, plan, source.parts, folder, index)
+                return plan_id, kept, index.kept
+            await index.drop()
+            index = IndexObjects(self._blobs, asset_id, growth.plan_id)
+            kept = await planned.kept(self._blobs, asset_id, growth.plan_id, plan, growth.parts, folder, index)
+            return growth.plan_id, kept, index.kept
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             await index.drop()
@@ -86,7 +91,7 @@ class Planning:
         structlog.get_logger().warning("the index that was sent ahead is not the file's", asset_id=source.asset_id)
         return False
 
-    async def _looked_at(self, source: Source, folder: Path, before: Grown | None, index: IndexObject) -> MediaPlan:
+    async def _looked_at(self, source: Source, folder: Path, before: Grown | None, index: IndexObjects) -> MediaPlan:
         async with source_bytes.opened(source, self._blobs) as data:
             return await self._sandbox.plan(
                 data,

@@ -12,7 +12,7 @@ from streamgate.contracts.upload import GrowingSource, Source
 from streamgate.domain.errors import NotFound
 from streamgate.media.excerpt import MAX_EXCERPT, segments_for
 from streamgate.media.model import MediaPlan
-from streamgate.packaging.indexes import Indexes
+from streamgate.packaging.indexes import Indexes, PieceMissing
 from streamgate.packaging.segments import SegmentLayout
 from streamgate.ports.storage import BlobRange, BlobStore
 from streamgate.runtime.joined import Joined
@@ -106,7 +106,7 @@ async def excerpt(
     size = sum(part.length for part in plan.parts)
     try:
         found = [await indexes.layout(key, size, track, number) for number in numbers]
-    except (NotFound, LookupError, ValueError):
+    except (NotFound, PieceMissing, LookupError, ValueError):
         structlog.get_logger().warning("the index of a film cannot be read", key=key)
         return []
     return found if sum(layout.length for layout in found) <= MAX_EXCERPT else []

@@ -198,7 +198,7 @@ def init_key(asset_id: str, plan_id: str, rendition: str) -> str:
 
 
 def index_key(asset_id: str, plan_id: str) -> str:
-    """The storage key of the sample index of what passes through."""
+    """Below which key the sample index of what passes through lies (`packaging.indexes`)."""
     return f"assets/{asset_id}/{plan_id}/index"
 
 

@@ -32,6 +32,7 @@ from streamgate.plugins.transcoder.films import (
     Films,
     SheetPayload,
 )
+from streamgate.plugins.transcoder.indexing import Indexing
 from streamgate.plugins.transcoder.objects import pieces, put_all
 from streamgate.plugins.transcoder.planning import Planning
 from streamgate.plugins.transcoder.scans import Scans
@@ -79,6 +80,7 @@ class TranscodeWork:
         self._outbox = outbox
         self._scratch = scratch
         self._indexes = Indexes(blobs)
+        self._indexing = Indexing(films, blobs)
         self._counters = counters
         self.ladder = LadderSettings(
             rungs=settings.rungs,
@@ -94,7 +96,8 @@ class TranscodeWork:
 
     def handlers(self) -> dict[str, Handler]:
         """By kind of job."""
-        return {INGEST: self.ingest, CHUNK: self.chunk, POSTER: self.poster, SHEET: self.sheet}
+        own: dict[str, Handler] = {INGEST: self.ingest, CHUNK: self.chunk, POSTER: self.poster, SHEET: self.sheet}
+        return own | self._indexing.handlers()
 
     async def ingest(self, attempt: Attempt) -> None:
         """Look at an uploaded film: plan it and submit its chunks, or say why it cannot be played."""
@@ -108,7 +111,7 @@ class TranscodeWork:
         # The catalog is told meanwhile that the film is looked at.
         planning = self._planning.plan(asset_id, self._folder(attempt), again=again)
         try:
-            plan_id, plan = await checked(planning, films.tell(asset_id))
+            plan_id, plan, index = await checked(planning, films.tell(asset_id))
         except MediaRefused as refused:
             await self._refuse(attempt, asset_id, refused)
         now = films.clock.now_ms()
@@ -121,6 +124,8 @@ class TranscodeWork:
                 await submit_removal(films, tx, old, [left], after_s=STILL_READ_S)
             if film is not None:
                 await films.submit_missing(tx, film)
+                if index is not None:
+                    await self._indexing.submit(tx, asset_id, film.owner, plan_id, index)
                 if plan.width is not None:
                     await films.jobs.submit(
                         tx,
@@ -134,6 +139,8 @@ class TranscodeWork:
             await self._outbox.announce(tx, MediaReplaced(asset_id=asset_id))
             films.changed(tx, asset_id)
         await films.tell(asset_id)
+        if index is not None:
+            await self._indexing.finish(asset_id, plan_id, index)
         if plan.remuxed_before:
             await planned.forget_strays(self._blobs, asset_id, plan_id, plan.parts)
         if old is not None and old.plan_id is not None:

@@ -13,9 +13,12 @@ from streamgate.adapters.storage_local import LocalBlobStore
 from streamgate.contracts.transcoder import Presentation, RenditionPlan, SourcePlan
 from streamgate.contracts.upload import SourcePart
 from streamgate.domain.errors import Unavailable
+from streamgate.packaging import indexes
 from streamgate.packaging.cmaf import ALIKE, media_head
+from streamgate.packaging.indexes import READ_AT_ONCE, divided
 from streamgate.packaging.segments import ROW, StoredTrack, stored
 from streamgate.plugins.streaming.passthrough import Passthrough
+from tests.support.indexes import put
 
 SOURCE = bytes(range(256)) * 8
 HEAD = media_head(1, 7, 2, struct.pack(">2I", 10, 20), 30, form=ALIKE, duration=1)
@@ -44,7 +47,7 @@ async def store(tmp_path: Path) -> Slow:
     row = ROW.pack(0, 7, 5, len(record), ALIKE, 1, 2, 2, 30)
     blob = stored(len(SOURCE), [StoredTrack(0, row, [record])])
     for name in ("a", "b"):
-        await store.put(f"{name}/index", blob)
+        await put(store, divided(f"{name}/index", blob))
     return store
 
 
@@ -70,23 +73,52 @@ async def test_a_segment_is_a_head_and_bytes_of_the_upload(store: Slow) -> None:
 
 async def test_many_who_come_at_once_load_an_index_once_and_no_other_film_waits(store: Slow) -> None:
     passthrough = Passthrough(store)
-    store.held["a/index"] = asyncio.Event()
+    store.held["a/index/front"] = asyncio.Event()
     waiting = [asyncio.create_task(passthrough.segment(*film("a"), 0)) for _ in range(20)]
     async with asyncio.timeout(5):
         await passthrough.segment(*film("b"), 0)
     assert not any(task.done() for task in waiting)
     waiting[0].cancel()
-    store.held["a/index"].set()
+    store.held["a/index/front"].set()
     made = await asyncio.gather(*waiting, return_exceptions=True)
     assert isinstance(made[0], asyncio.CancelledError)
     assert set(made[1:]) == {HEAD + SOURCE[5:15] + SOURCE[100:120]}
-    assert store.read_count["a/index"] == 3  # its header, its front, and what the segment needs of the rest
+    assert (store.read_count["a/index/front"], store.read_count["a/index/0"]) == (1, 1)
 
 
 async def test_an_index_that_could_not_be_read_is_read_again(store: Slow) -> None:
     passthrough = Passthrough(store)
-    await store.delete("a/index")
+    await store.delete("a/index/front")
     with pytest.raises(Unavailable):
         await passthrough.segment(*film("a"), 0)
-    await store.put("a/index", await store.read("b/index"))
+    await store.put("a/index/front", await store.read("b/index/front"))
+    assert (await passthrough.segment(*film("a"), 0)).startswith(HEAD)
+
+
+async def test_a_segment_waits_for_the_piece_that_tells_of_it_and_keeps_no_other_film_waiting(store: Slow) -> None:
+    passthrough, piece = Passthrough(store), await store.read("a/index/0")
+    await store.delete("a/index/0")
+    waiting = [asyncio.create_task(passthrough.segment(*film("a"), 0)) for _ in range(2 * READ_AT_ONCE)]
+    while store.read_count["a/index/0"] < 3:
+        await asyncio.sleep(0.01)
+    async with asyncio.timeout(1):
+        await passthrough.segment(*film("b"), 0)
+    assert not any(task.done() for task in waiting)
+    await store.put("a/index/0", piece)
+    assert {made.startswith(HEAD) for made in await asyncio.gather(*waiting)} == {True}
+
+
+async def test_a_piece_that_does_not_come_is_a_503_that_says_so_and_one_that_is_damaged_is_another(
+    store: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexes, "PATIENCE_S", 0.0)
+    passthrough, piece = Passthrough(store), await store.read("a/index/0")
+    await store.delete("a/index/0")
+    with pytest.raises(Unavailable, match="not there yet") as missing:
+        await passthrough.segment(*film("a"), 0)
+    assert missing.value.retry_after == 1
+    await store.put("a/index/0", piece[:-1])
+    with pytest.raises(Unavailable, match="index could not be read"):
+        await passthrough.segment(*film("a"), 0)
+    await store.put("a/index/0", piece)
     assert (await passthrough.segment(*film("a"), 0)).startswith(HEAD)

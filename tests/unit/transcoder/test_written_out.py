@@ -18,6 +18,7 @@ from streamgate.contracts.upload import GrowingPayload, GrowingSource, Source, S
 from streamgate.domain.clock import SystemClock
 from streamgate.domain.errors import NotFound
 from streamgate.media.model import Grown, LadderSettings, Limits, remuxed_file
+from streamgate.packaging.indexes import divided
 from streamgate.plugins.transcoder import growing, planned, sentahead, standing, store
 from streamgate.plugins.transcoder.arrivals import Arrivals
 from streamgate.plugins.transcoder.films import Films
@@ -27,6 +28,7 @@ from streamgate.plugins.transcoder.settings import TranscoderSettings
 from streamgate.plugins.transcoder.store import Ahead
 from streamgate.runtime.database import Database, Transaction
 from streamgate.runtime.jobs import Jobs
+from tests.support.indexes import keys, made_up, read
 from tests.unit.transcoder.test_standing import film
 
 ASSET = "ast_1"
@@ -65,7 +67,7 @@ class World:
         if asyncio.iscoroutine(waiting):
             await waiting
         return Grown(
-            plan=replace(plan, index=b"index %d" % count),
+            plan=replace(plan, index=made_up(count)),
             count=count,
             wanted=0 if self.counts else 20_000,
             looked_at=0,
@@ -151,9 +153,10 @@ async def test_each_look_goes_on_from_the_last_also_after_a_restart(world: World
     assert [await world.blobs.read(part.key) for part in growth.parts] == [PIECE] * 3
     assert (growth.count, growth.size, growth.state_key is not None) == (3, 3 * len(PIECE), True)
     assert await world.blobs.read(growth.state_key or "") == b"state 3"
-    assert await world.blobs.read(growth.indexes[0]) == b"index 3"
+    assert await read(world.blobs, divided(growth.indexes[0], made_up(3))) == made_up(3)
     others = {key for key in await world.keys() if "init.mp4" not in key}
-    assert others == {*growth.indexes, growth.state_key, *(part.key for part in growth.parts)}
+    indexes = {key for index in growth.indexes for key in keys(divided(index, made_up()))}
+    assert others == {*indexes, growth.state_key, *(part.key for part in growth.parts)}
 
 
 async def test_what_is_written_when_the_upload_ends_meanwhile_does_not_stay(world: World) -> None:
@@ -223,8 +226,9 @@ async def test_a_plan_that_goes_on_keeps_the_parts_and_the_rest_goes(world: Worl
     (tmp_path / remuxed_file(0)).write_bytes(b"the end")
     plan = film(4).plan
     assert plan is not None
-    goes_on = replace(plan, index=b"whole", remuxed=(7,), remuxed_before=known.size)
-    kept = await planned.kept(world.blobs, ASSET, known.plan_id, goes_on, known.parts, tmp_path)
+    goes_on = replace(plan, index=made_up(), remuxed=(7,), remuxed_before=known.size)
+    index = planned.IndexObjects(world.blobs, ASSET, known.plan_id)
+    kept = await planned.kept(world.blobs, ASSET, known.plan_id, goes_on, known.parts, tmp_path, index)
     assert kept.parts[:-1] == known.parts
     assert await world.blobs.read(kept.parts[-1].key) == b"the end"
     stray = standing.remuxed_key(ASSET, known.plan_id, "7-stray")
@@ -232,7 +236,8 @@ async def test_a_plan_that_goes_on_keeps_the_parts_and_the_rest_goes(world: Worl
     await planned.forget_strays(world.blobs, ASSET, known.plan_id, kept.parts)
     await world.blobs.delete_prefix(planned.left_behind(ASSET, known.plan_id, known))
     left = {key for key in await world.keys() if "init.mp4" not in key}
-    assert left == {standing.index_key(ASSET, known.plan_id), *(part.key for part in kept.parts)}
+    assert index.kept is not None
+    assert left == keys(index.kept) | {part.key for part in kept.parts}
     await world.blobs.delete_prefix(planned.left_behind(ASSET, "pln_other", known))
     assert await world.keys() == set()
 
