@@ -47,6 +47,9 @@ from streamgate.media.wire import (
 
 OUT_OF_MEMORY = "The film needs more memory to decode than one film may use. Re-encode it at a smaller size."
 
+_NO_ROOM_FOR_A_THREAD = "can't start new thread"
+"""How Python says that there is no memory for one: nothing else bounds threads here."""
+
 
 def run(link: socket.socket) -> None:
     """Serve the one order that comes over ``link``; returns when it is answered."""
@@ -92,8 +95,16 @@ def _answer(order: Order, link: socket.socket, confined: tuple[str, ...]) -> Ans
         return Refused(code.value, detail)
     except OSError as error:
         return Broken(f"{type(error).__name__}: {error.strerror}")
+    except RuntimeError as error:
+        if str(error) != _NO_ROOM_FOR_A_THREAD:
+            return _defect()
+        return Refused(FailureCode.TOO_LARGE.value, OUT_OF_MEMORY)
     except Exception:  # noqa: BLE001  the process ends here: whatever it was must reach the server's log as a value
-        return Broken(traceback.format_exc(limit=-8), defect=True)
+        return _defect()
+
+
+def _defect() -> Broken:
+    return Broken(traceback.format_exc(limit=-8), defect=True)
 
 
 def _do(order: Order, link: socket.socket, confined: tuple[str, ...]) -> Answer:

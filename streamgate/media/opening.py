@@ -72,8 +72,11 @@ def refused(code: FailureCode, detail: str | None = None) -> MediaRefused:
 
 
 def verdict(error: av.error.FFmpegError) -> tuple[FailureCode, str]:
-    """What an error of the library means for the film; never its own words."""
-    if isinstance(error, MemoryError):
+    """What an error of the library means for the film; never its own words.
+
+    What an encoder gets was planned, so that it fails for want of memory; x264 says only that it did.
+    """
+    if isinstance(error, (MemoryError, av.error.ExternalError)):
         code = FailureCode.TOO_LARGE
     elif isinstance(error, (av.error.DecoderNotFoundError, av.error.PatchWelcomeError)):
         code = FailureCode.UNSUPPORTED_CODEC

@@ -19,6 +19,7 @@ import pytest
 
 from streamgate.domain.asset import FailureCode, MediaRefused
 from streamgate.domain.errors import Unavailable
+from streamgate.media import sandbox as confining
 from streamgate.media.children import Nursery
 from streamgate.media.model import LadderSettings, Limits
 from streamgate.media.sandbox import Sandbox
@@ -203,6 +204,25 @@ async def test_memory_time_and_crashes_end_the_child_alone(sandbox: Sandbox) -> 
     assert crashing.value.failure.code is FailureCode.MALFORMED_MEDIA
     assert (await sandbox.attempt(ProbeTask())).escaped == ()
     assert children() == []
+
+
+@pytest.mark.parametrize("mib", [340, 400, 460])
+async def test_a_film_that_needs_more_memory_than_it_may_use_is_not_called_damaged(
+    sandbox: Sandbox, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mib: int
+) -> None:
+    """Decoder and encoder run out of it in different places and tell so, if they do, in different ways."""
+    path = film(films, seconds=2, width=1920, height=1080)
+    made = await plan(sandbox, path, LadderSettings(rungs=(360, 1080), preset="ultrafast"))
+    monkeypatch.setattr(confining, "_ENCODE_MEMORY", mib << 20)
+    monkeypatch.setattr(confining, "_ENCODE_BYTES_PER_PIXEL", 0)
+    folder = tmp_path / "scratch" / "out"
+    folder.mkdir()
+    names = tuple(rendition.name for rendition in made.renditions)
+    with pytest.raises(MediaRefused) as refused:
+        await sandbox.encode(
+            FileSource(path), made, chunk=0, renditions=names, folder=folder, timeout_s=30, eager=False
+        )
+    assert refused.value.failure.code is FailureCode.TOO_LARGE
 
 
 async def test_cancelling_stops_the_encoder_at_once(sandbox: Sandbox, films: Path, tmp_path: Path) -> None:
