@@ -66,7 +66,7 @@ def natural_minute(folder: Path, given: Path | None) -> tuple[Path, str]:
 
 
 def nine_chunks(folder: Path, given: Path | None) -> tuple[Path, str]:
-    """A film of 108 s in 720p with pictures like those of a camera: nine chunks of twelve seconds."""
+    """A film of 108 s in 720p with pictures like those of a camera: nine runs of twelve seconds."""
     if given is not None:
         return given, given.name
     return _looped(folder / "nine-chunks.mp4", size=(1280, 720), crf=20, parts=9), f"108 s in 720p, {LIKE_NATURE}"

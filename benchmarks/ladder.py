@@ -46,7 +46,7 @@ async def _measure(folder: Path, film: Path, what: str) -> list[Figure]:
     ratios = tuple(a / b for a, b in zip(ours, theirs, strict=True))
     rungs = "+".join(str(rung) for rung in LADDER.rungs)
     how = f"{rungs}, {LADDER.preset}, equal threads, rates and key frames, alternating pairs; {what}"
-    chunks = f"{len(plan.chunks)} chunks, one after the other, each a process of its own"
+    chunks = f"{len(plan.runs)} runs, one after the other, each a process of its own"
     return [
         Figure("ladder, ours over ffmpeg", ratios, "× wall", "≤ 1.0", how),
         Figure("ladder, ours", tuple(ours), "s", "–", chunks),
@@ -92,11 +92,11 @@ async def _ours(sandbox: Sandbox, film: Path, plan: MediaPlan, folder: Path) -> 
     for rendition in plan.renditions:
         (folder / f"{rendition.name}.mp4").write_bytes(rendition.init)
     began = time.monotonic()
-    for chunk in range(len(plan.chunks)):
+    for run in plan.runs:
         place = folder / "chunk"
         place.mkdir()
         made = await sandbox.encode(
-            FileSource(film), plan, chunk=chunk, renditions=names, folder=place, timeout_s=600, eager=False
+            FileSource(film), plan, chunks=range(*run), renditions=names, folder=place, timeout_s=600, eager=False
         )
         for segment in made.segments:
             with (folder / f"{segment.rendition}.mp4").open("ab") as file:

@@ -27,6 +27,7 @@ class _Load:
     task: asyncio.Task[bytes]
     tags: tuple[str, ...]
     stale: bool = False
+    waiting: int = 0
 
 
 class MemoryCache(Cache):
@@ -105,7 +106,14 @@ class MemoryCache(Cache):
         running = self._loads.get(key)
         if running is None or running.stale:
             running = self._begin(key, load, tags)
-        return await asyncio.shield(running.task)
+        running.waiting += 1
+        try:
+            return await asyncio.shield(running.task)
+        finally:
+            running.waiting -= 1
+            if not running.waiting and not running.task.done():
+                running.stale = True  # whoever comes now does not join what ends
+                running.task.cancel()
 
     async def tiers(self) -> tuple[Tier, ...]:
         return (

@@ -155,7 +155,8 @@ class Transcoding(Protocol):
         A missing segment's chunk moves to the front of the queue, for that rendition, and the call waits until it
         is stored. Raises `NotFound` for a rendition or number that is not in the plan, `DeadlineExceeded` when the
         call's deadline ends first (the work goes on), `Unavailable` when the film failed or was canceled or the
-        process is stopping.
+        process is stopping. A call that is cancelled takes its wish back: what nobody waits for any more is made as
+        if nobody had asked, and gives way to what somebody waits for.
         """
         ...
 

@@ -11,7 +11,7 @@ AAC_FRAME = 1024
 
 _SHORTEST_TAIL = Fraction(1, 8)
 _WITH_THE_LAST = 4 / 3
-"""Times its greatest length that a chunk may be so that no segment is left alone."""
+"""Times its greatest length that a run may be so that no segment is left alone."""
 
 
 def video_boundaries(times: Sequence[int], end: int, step: int) -> tuple[int, ...]:
@@ -62,20 +62,21 @@ def audio_boundaries(cuts: Sequence[Fraction], end: int, rate: int, step: Fracti
     return (*made, last)
 
 
-def chunks(
-    segments: int, per_chunk: int, *, edges: Sequence[float] = (), most_s: float = 0.0
+def runs(
+    segments: int, per_run: int, *, edges: Sequence[float] = (), most_s: float = 0.0
 ) -> tuple[tuple[int, int], ...]:
-    """(first, end) of every chunk: the first is one segment, so that a film starts soon; a lone last one joins its neighbour.
+    """(first, end) of the segments that are encoded at a stretch: the first is one, so that a film starts soon; a lone last one
+    joins its neighbours.
 
-    With ``edges`` (the boundaries of the segments, in seconds) a chunk of several segments is no longer than ``most_s`` (the last
-    one than a third more): whoever seeks into it waits for all of it.
+    With ``edges`` (the boundaries of the segments, in seconds) a run of several segments is no longer than ``most_s`` (the last
+    one than a third more).
     """
     if segments == 0:
         return ()
     made = [(0, 1)]
     first = 1
     while first < segments:
-        end = min(segments, first + per_chunk)
+        end = min(segments, first + per_run)
         while edges and end - first > 1 and edges[end] - edges[first] > most_s:
             end -= 1
         if segments - end == 1 and not (edges and edges[segments] - edges[first] > most_s * _WITH_THE_LAST):

@@ -15,14 +15,15 @@ MAX_EXCERPT = 192 << 20
 """Most bytes of a film that are made a file of their own; it is held in memory."""
 
 
-def segments_for(plan: MediaPlan, chunk: int) -> tuple[int, range] | None:
-    """What of the sample index an encoder of a chunk needs: the track, and its segments. None where the index has no video."""
+def segments_for(plan: MediaPlan, chunks: range) -> tuple[int, range] | None:
+    """What of the sample index an encoder of consecutive chunks needs: the track, and its segments. None where the index has no
+    video."""
     recipe = unpack(plan.recipe)
     cut = recipe.video.cut if recipe.video is not None else None
     picture = next((r for r in plan.encoded if r.kind == "video"), None)
     if cut is None or picture is None:
         return None
-    first, end = plan.chunks[chunk]
+    first, end = plan.chunks[chunks[0]][0], plan.chunks[chunks[-1]][1]
     if first >= len(picture.boundaries) - 1:
         return None
     edges = picture.boundaries[first], picture.boundaries[min(end, len(picture.boundaries) - 1)]

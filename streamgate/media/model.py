@@ -117,12 +117,13 @@ class MediaPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     ``recipe`` is whatever else the encoder needs of the source (stream indexes, start time, rotation, colour, frame
     times); opaque outside media/. ``chunks``: the segments of each chunk as (first, end); a rendition takes part in
-    those numbers that it has. ``reason``: why the source is served as it is, or is not. ``index``: the sample index of the
-    source, where it has one, for `packaging.segments.StoredIndex`; stored apart from the plan, as ``parts`` (the source's objects,
-    in order) are filled in by the server. ``remuxed``: where the source had to be written out for that, the lengths of the
-    files (`remuxed_file`) that it was written to, which then are the parts; ``remuxed_before``: bytes that it had been written
-    out to while it arrived, which are parts before those. ``begun``, filled in by the server: what passes through played already
-    while the film arrived, and goes on to.
+    those numbers that it has. A chunk is what is made, kept and asked for as one; ``runs``, as (first, end), are the chunks that
+    are encoded at a stretch when nobody waits for one of them (none: each by itself). ``reason``: why the source is served as it
+    is, or is not. ``index``: the sample index of the source, where it has one, for `packaging.segments.StoredIndex`; stored apart
+    from the plan, as ``parts`` (the source's objects, in order) are filled in by the server. ``remuxed``: where the source had
+    to be written out for that, the lengths of the files (`remuxed_file`) that it was written to, which then are the parts;
+    ``remuxed_before``: bytes that it had been written out to while it arrived, which are parts before those. ``begun``,
+    filled in by the server: what passes through played already while the film arrived, and goes on to.
     """
 
     tracks: tuple[Track, ...]
@@ -133,6 +134,7 @@ class MediaPlan(msgspec.Struct, frozen=True, kw_only=True):
     renditions: tuple[PlannedRendition, ...]
     chunks: tuple[tuple[int, int], ...]
     recipe: bytes
+    runs: tuple[tuple[int, int], ...] = ()
     warnings: tuple[MediaWarning, ...] = ()
     captions: tuple[CaptionTrack, ...] = ()
     storyboard: Storyboard | None = None

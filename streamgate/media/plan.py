@@ -15,7 +15,7 @@ from streamgate.domain.asset import FailureCode
 from streamgate.media import audio as audio_encoding
 from streamgate.media import captions
 from streamgate.media import video as video_encoding
-from streamgate.media.cuts import audio_boundaries, chunks, video_boundaries
+from streamgate.media.cuts import audio_boundaries, runs, video_boundaries
 from streamgate.media.decoding import frame_slot
 from streamgate.media.ladder import Shape, audio_rung, sizes, video_rung
 from streamgate.media.languages import bcp47
@@ -41,8 +41,8 @@ from streamgate.packaging.cmaf import AudioTrack, VideoTrack, init_segment
 from streamgate.packaging.codecs import aac_codec, avc_codec
 from streamgate.packaging.sampleindex import IndexedTrack
 
-SEGMENTS_PER_CHUNK = 3
-LONGEST_CHUNK_S = 13.0
+SEGMENTS_PER_RUN = 3
+LONGEST_RUN_S = 13.0
 """Seconds beyond which segments are not put together: three of the usual length fit."""
 
 AUDIO_ALONE = (64_000,)
@@ -90,7 +90,9 @@ def make_plan(source: Source, ladder: LadderSettings, limits: Limits, room: Room
         width=width,
         height=height,
         renditions=tuple(renditions),
-        chunks=chunks(len(edges) - 1, SEGMENTS_PER_CHUNK, edges=edges, most_s=LONGEST_CHUNK_S),
+        # Whoever seeks waits for one chunk: that is the least which stands alone.
+        chunks=tuple((number, number + 1) for number in range(len(edges) - 1)),
+        runs=runs(len(edges) - 1, SEGMENTS_PER_RUN, edges=edges, most_s=LONGEST_RUN_S),
         recipe=pack(_recipe(found, timed, film, held, limits)),
         warnings=(*found.warnings, *timed.warnings),
         captions=captions.tracks(timed.captions, origin),

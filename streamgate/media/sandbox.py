@@ -172,14 +172,15 @@ class Sandbox:
         source: ByteSource,
         plan: MediaPlan,
         *,
-        chunk: int,
+        chunks: range,
         renditions: tuple[str, ...],
         folder: Path,
         timeout_s: float,
         eager: bool = True,
         excerpt: Sequence[SegmentLayout] = (),
     ) -> EncodedChunk:
-        """Encode one chunk for a set of renditions, decoding once; segments become files in ``folder`` (which exists).
+        """Encode consecutive chunks at a stretch for a set of renditions, decoding once; segments become files in ``folder`` (which
+        exists).
 
         ``excerpt``: the segments of the sample index that `excerpt.segments_for` names; without them the source is opened.
 
@@ -188,7 +189,7 @@ class Sandbox:
         """
         place = self._below_scratch(folder)
         chosen = tuple(rendition for rendition in plan.renditions if rendition.name in renditions)
-        first, end = plan.chunks[chunk]
+        first, end = plan.chunks[chunks[0]][0], plan.chunks[chunks[-1]][1]
         pixels = sum((r.width or 0) * (r.height or 0) for r in chosen) + 2 * (plan.width or 0) * (plan.height or 0)
         memory = max(_ENCODE_MEMORY, _ENCODE_MEMORY // 2 + pixels * _ENCODE_BYTES_PER_PIXEL)
         confinement = _confinement(memory, timeout_s, nice=_EAGER_NICE if eager else 0, folder=str(place))

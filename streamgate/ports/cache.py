@@ -50,7 +50,8 @@ class Cache(ABC):
         """The value, loaded once for all who wait for it (single-flight in this process).
 
         An error of ``load`` reaches everyone who waits and nothing is kept. A waiter that is cancelled does not
-        cancel the load for the others. A purge during the load keeps the result from being stored.
+        cancel the load for the others; when none is left, the load is cancelled. A purge during the load keeps the
+        result from being stored.
         """
 
     @abstractmethod

@@ -276,6 +276,15 @@ class Jobs:
                 after_commit(tx, lambda: self._ring(row.queue))
         return found
 
+    async def defer(self, tx: Transaction, key: str, priority: int) -> bool:
+        """Make the live job with this key no more urgent than that, whether it is queued or running; False when there is none."""
+        return await jobstore.defer(tx, key, priority)
+
+    async def outranked(self, job_id: str, priority: int) -> bool:
+        """Whether the job is less urgent than ``priority`` by now while one of its queue that is not could run at once."""
+        async with self.database.read() as connection:
+            return await jobstore.outranked(connection, job_id, priority, self.clock.now_ms())
+
     async def release_all(self) -> int:
         """Give every lease back at once (no crash counted). Only for a process that holds the data directory alone, at
         start."""

@@ -297,6 +297,28 @@ async def promote(tx: Transaction, job_id: str, priority: int) -> bool:
     return done.rowcount == 1
 
 
+async def defer(tx: Transaction, key: str, priority: int) -> bool:
+    """Make the live job with this key no more urgent than that; False when there is none."""
+    done = await tx.execute(
+        update(jobs)
+        .where(jobs.c.key == key, jobs.c.state.in_(("queued", "running")))
+        .values(priority=case((jobs.c.priority < priority, priority), else_=jobs.c.priority))
+    )
+    return done.rowcount == 1
+
+
+async def outranked(connection: AsyncConnection, job_id: str, priority: int, now_ms: int) -> bool:
+    """Whether a job is less urgent than ``priority`` while one of its queue that is not may run now."""
+    other = jobs.alias()
+    urgent = (other.c.queue == jobs.c.queue, other.c.state == "queued", other.c.priority <= priority)
+    query = select(jobs.c.id).where(
+        jobs.c.id == job_id,
+        jobs.c.priority > priority,
+        select(other.c.id).where(*urgent, other.c.run_at_ms <= now_ms).exists(),
+    )
+    return (await connection.execute(query)).first() is not None
+
+
 async def get(connection: AsyncConnection, job_id: str) -> JobRow | None:
     """One job."""
     row = (await connection.execute(select(jobs).where(jobs.c.id == job_id))).first()

@@ -34,6 +34,7 @@ class Source:
         self.value = value
         self.error: Exception | None = None
         self.asked = 0
+        self.ended = 0
         self.gate = asyncio.Event()
 
     async def __call__(self) -> bytes:
@@ -42,6 +43,7 @@ class Source:
         await self.gate.wait()
         if self.error is not None:
             raise self.error
+        self.ended += 1
         return value
 
     async def begun(self, times: int = 1) -> None:
@@ -131,6 +133,20 @@ async def test_who_gives_up_waiting_takes_nothing_from_the_others(cache: Cache) 
     assert await second == b"value"
     assert source.asked == 1
     assert await cache.get("k") == b"value"
+
+
+async def test_what_nobody_waits_for_any_more_is_not_loaded_to_its_end(cache: Cache) -> None:
+    source = Source()
+    waiting = [asyncio.create_task(cache.get_or_load("k", 10, source)) for _ in range(2)]
+    await source.begun()
+    for waiter in waiting:
+        waiter.cancel()
+    await asyncio.wait(waiting)
+    again = asyncio.create_task(cache.get_or_load("k", 10, source))
+    await source.begun(2)
+    source.gate.set()
+    assert await again == b"value"
+    assert (source.asked, source.ended) == (2, 1)
 
 
 async def test_a_purge_during_a_load_keeps_its_result_out_and_the_next_one_asks_again(cache: Cache) -> None:

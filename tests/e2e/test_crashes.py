@@ -214,7 +214,7 @@ def check_rows(server: Server, asset_id: str) -> None:
         live = database.execute(waiting).fetchone()[0]
         counts = "SELECT sum(failures), sum(crashes) FROM jobs WHERE subject = ?"
         failures = database.execute(counts, (asset_id,)).fetchone()
-    assert len(prefixes) == len(set(prefixes)) == 3 * 5
+    assert len(prefixes) == len(set(prefixes)) == 3 * 12
     assert live == 0
     assert failures == (0, 0)
     objects = server.data_dir / "objects"

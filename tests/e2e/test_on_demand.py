@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -61,6 +62,28 @@ def test_a_film_plays_long_before_it_is_ready(slow: tuple[Server, str, str]) -> 
     playlist = httpx.get(f"{base}/720p/playlist.m3u8").text
     assert playlist.count("#EXTINF") == 10
     assert "#EXT-X-ENDLIST" in playlist
+
+
+def test_what_nobody_waits_for_any_more_gives_way(slow: tuple[Server, str, str]) -> None:
+    server, asset_id, base = slow
+    url = httpx.URL(base)
+    with server.admin() as http:
+
+        def urgent() -> list[str]:
+            found = http.get("/api/v1/jobs", params={"subject": asset_id, "kind": "transcoder.chunk", "limit": 100})
+            live = [job for job in found.json()["items"] if job["state"] in {"queued", "running"}]
+            return [job["id"] for job in live if job["priority"] == 0]
+
+        def job(job_id: str) -> dict[str, object]:
+            return dict(http.get(f"/api/v1/jobs/{job_id}").json())
+
+        with socket.create_connection((url.host, url.port or 80)) as leaving:
+            leaving.sendall(f"GET {url.path}/720p/8.m4s HTTP/1.1\r\nhost: {url.host}\r\n\r\n".encode())
+            wait_for(urgent, 10, 0.02)
+            (asked,) = urgent()
+        wait_for(lambda: job(asked)["priority"] == 100, 5, 0.02)
+        assert httpx.get(f"{base}/240p/5.m4s", timeout=30).status_code == 200
+        assert job(asked)["state"] in {"queued", "running"}
 
 
 def test_the_last_segment_is_made_when_it_is_asked_for(slow: tuple[Server, str, str]) -> None:

@@ -55,12 +55,12 @@ async def plan(sandbox: Sandbox, path: Path, ladder: LadderSettings = SMALL) -> 
     return await sandbox.plan(FileSource(path), ladder=ladder, limits=Limits())
 
 
-async def encode_chunk(
-    sandbox: Sandbox, source: FileSource, made: MediaPlan, chunk: int, names: tuple[str, ...], folder: Path
+async def encode_chunks(
+    sandbox: Sandbox, source: FileSource, made: MediaPlan, chunks: range, names: tuple[str, ...], folder: Path
 ) -> dict[tuple[str, int], bytes]:
-    """Encode one chunk; the segments by rendition and number."""
+    """Encode consecutive chunks; the segments by rendition and number."""
     folder.mkdir(parents=True, exist_ok=True)
-    done = await sandbox.encode(source, made, chunk=chunk, renditions=names, folder=folder, timeout_s=60, eager=False)
+    done = await sandbox.encode(source, made, chunks=chunks, renditions=names, folder=folder, timeout_s=60, eager=False)
     found = {(s.rendition, s.number): (folder / s.file).read_bytes() for s in done.segments}
     assert {key: len(value) for key, value in found.items()} == {
         (s.rendition, s.number): s.length for s in done.segments
@@ -83,8 +83,8 @@ async def encode(
     made = await sandbox.plan(source, ladder=ladder, limits=Limits(), folder=room)
     names = tuple(rendition.name for rendition in made.encoded)
     found: dict[tuple[str, int], bytes] = {}
-    for chunk in range(len(made.chunks)):
-        found |= await encode_chunk(sandbox, source, made, chunk, names, folder / f"{chunk}")
+    for run in made.runs:
+        found |= await encode_chunks(sandbox, source, made, range(*run), names, folder / f"{run[0]}")
     segments = {r.name: [found[r.name, number] for number in range(len(r.boundaries) - 1)] for r in made.encoded}
     files = {}
     for rendition in made.encoded:

@@ -15,6 +15,7 @@ from streamgate.domain.clock import Clock
 from streamgate.domain.errors import MethodNotAllowed, NotFound, SessionExpired, StreamGateError
 from streamgate.plugins.streaming.gate import Gate
 from streamgate.plugins.streaming.library import Body, Library
+from streamgate.plugins.streaming.presence import ClientLeft, Presence
 from streamgate.plugins.streaming.tokens import Claims, PlaybackTokens
 from streamgate.ports.cache import Cache
 from streamgate.runtime.problems import send_problem
@@ -116,7 +117,9 @@ class MediaApp:
                 return
             if scope["method"] not in {"GET", "HEAD"}:
                 raise MethodNotAllowed("Media addresses take GET and HEAD.")
-            await self._answer(scope, send)
+            await self._answer(scope, receive, send)
+        except ClientLeft:
+            return
         except StreamGateError as error:
             more = [*_COMMON, _EXPOSED]
             if isinstance(error, MethodNotAllowed):
@@ -156,7 +159,7 @@ class MediaApp:
         kept = body if body.key is None else replace(body, data=b"")
         self._ready[path[66:].encode()] = _Ready(template, head, kept, generation)
 
-    async def _answer(self, scope: Any, send: Any) -> None:
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         match = _PATH.match(scope["path"])
         claims = self._tokens.open(match[1]) if match else None
         if match is None or claims is None or claims.asset_id != match[2]:
@@ -167,13 +170,15 @@ class MediaApp:
         template, what, given = self._what(match[3])
         scope["path_template"] = template
         if self._sign is not None and scope["method"] == "GET":
-            key = await self._library.place(what, claims.asset_id, *given)
+            with Presence(receive):
+                key = await self._library.place(what, claims.asset_id, *given)
             if key is not None:
                 await self._gate.admit(claims.session_id, claims.asset_id)
                 await _redirect(send, await self._sign(key))
                 return
         generation = self._library.generation
-        body: Body = await getattr(self._library, what)(claims.asset_id, *given)
+        with Presence(receive):
+            body: Body = await getattr(self._library, what)(claims.asset_id, *given)
         self._remember(scope["path"], template, claims, body, generation)
         # Fetching may have taken seconds: the right to watch is asked for again just before the first byte.
         await self._gate.admit(claims.session_id, claims.asset_id)

@@ -1,39 +1,57 @@
-"""Waiting for chunks: woken at once by commits of this process, and by looking every now and then for those of others."""
+"""Waiting for what is committed: woken at once by commits of this process, and by looking now and then for those of others."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 LOOK_EVERY_S = 0.5
 
 
-class Arrivals:
-    """Who waits for which film."""
+class Ear:
+    """Hears of one film (or of another thing that has a name) from when it is made: also what happens between two pauses."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
+        self._event = asyncio.Event()
 
-    def happened(self, asset_id: str) -> None:
-        """Something of the film changed: everybody who waits for it looks again."""
-        for event in self._waiting.get(asset_id, ()):
-            event.set()
+    def hear(self) -> None:
+        """Something happened."""
+        self._event.set()
+
+    async def pause(self) -> None:
+        """Return when something happened since the last pause, or after half a second."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_EVERY_S):
+                await self._event.wait()
+        self._event.clear()
+
+
+class Arrivals:
+    """Who listens for what."""
+
+    def __init__(self) -> None:
+        self._ears: dict[str, set[Ear]] = defaultdict(set)
+
+    def happened(self, name: str) -> None:
+        """Something of the film (or of what else has that name) changed: everybody who listens for it looks again."""
+        for ear in self._ears.get(name, ()):
+            ear.hear()
 
     def all(self) -> None:
         """Everybody looks again."""
-        for asset_id in list(self._waiting):
-            self.happened(asset_id)
+        for name in list(self._ears):
+            self.happened(name)
 
-    async def pause(self, asset_id: str) -> None:
-        """Return when something of the film changed, or after half a second."""
-        event = asyncio.Event()
-        self._waiting[asset_id].add(event)
+    @contextmanager
+    def listening(self, name: str) -> Iterator[Ear]:
+        """An ear for as long as the block runs; whoever looks only within it misses nothing."""
+        ear = Ear()
+        self._ears[name].add(ear)
         try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY_S):
-                    await event.wait()
+            yield ear
         finally:
-            self._waiting[asset_id].discard(event)
-            if not self._waiting[asset_id]:
-                del self._waiting[asset_id]
+            self._ears[name].discard(ear)
+            if not self._ears[name]:
+                del self._ears[name]

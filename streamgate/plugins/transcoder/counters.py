@@ -29,9 +29,9 @@ class EncodeCounters:
         self.speed = 0.0
         """Seconds of film (all its renditions) encoded in a second, a moving average over the last chunks; 0 before the first."""
 
-    def encoded(self, renditions: int, seconds: float, film_s: float) -> None:
-        """Count one chunk job that took ``seconds`` for ``film_s`` seconds of film."""
-        self._chunks.inc(renditions)
+    def encoded(self, chunks: int, seconds: float, film_s: float) -> None:
+        """Count one chunk job that took ``seconds`` for ``film_s`` seconds of film; ``chunks``: of all renditions."""
+        self._chunks.inc(chunks)
         self._seconds.observe(seconds)
         now = film_s / max(seconds, 0.001)
         self.speed = now if not self.speed else 0.8 * self.speed + 0.2 * now

@@ -62,12 +62,23 @@ QUIET_S = 60.0
 
 
 class ChunkPayload(msgspec.Struct, frozen=True, kw_only=True):
-    """Payload of a chunk job: what to encode of a plan."""
+    """Payload of a chunk job: what to encode of a plan, from ``chunk`` to before ``end`` (without it: that chunk alone)."""
 
     asset_id: str
     plan_id: str
     chunk: int
     renditions: tuple[str, ...]
+    end: int | None = None
+
+    @property
+    def chunks(self) -> range:
+        """The chunks."""
+        return range(self.chunk, self.chunk + 1 if self.end is None else self.end)
+
+    @property
+    def parts(self) -> set[tuple[str, int]]:
+        """What it makes, each a chunk of a rendition."""
+        return {(name, chunk) for name in self.renditions for chunk in self.chunks}
 
 
 class SheetPayload(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,8 +188,8 @@ class Films:
         rest by those that `spread` submits."""
         if film.plan is None or film.plan_id is None:
             return
-        have = {(name, chunk) for name, chunk, _ in await store.chunk_marks(tx, film.plan_id, 0)}
-        for job in _chunk_jobs(film, film.plan, 0, have):
+        have = {(name, chunk) for name, chunk, _ in await store.chunk_marks(tx, film.plan_id, range(1))}
+        for job in _chunk_jobs(film, film.plan, standing.run_of(film.plan, 0), have):
             await self._submit(tx, film, job)
         # Without a key: one that was told to stop may not stand in the way of the next. Two of them do no harm.
         await self.jobs.submit(
@@ -220,7 +231,44 @@ class Films:
         self, tx: Transaction, film: Film, chunk: int, renditions: Iterable[str], priority: int
     ) -> None:
         """Submit a chunk for a set of renditions."""
-        await self._submit(tx, film, _chunk_job(film, chunk, tuple(renditions), priority))
+        await self._submit(tx, film, _chunk_job(film, range(chunk, chunk + 1), tuple(renditions), priority))
+
+    async def want(self, film: Film, rendition: str, chunk: int) -> None:
+        """Have the chunk made for that rendition now, unless a job makes it that somebody waits for already. Safe to repeat.
+
+        One that makes it among others at its leisure is not waited for: it takes several times as long, and stands still meanwhile.
+        """
+        for job, payload in await self.live_chunk_jobs(film, chunk):
+            if rendition in payload.renditions and job.priority <= BEGINNING:
+                return
+        async with self.database.write() as tx:
+            await self.submit_chunk(tx, film, chunk, (rendition,), REQUESTED)
+
+    async def unwant(self, film: Film, rendition: str, chunk: int) -> None:
+        """Nobody waits for the chunk in that rendition any more: it is made with the rest, and not before it.
+
+        What a film begins with stays urgent.
+        """
+        if chunk == 0:
+            return
+        async with self.database.write() as tx:
+            await self.jobs.defer(tx, _chunk_job(film, range(chunk, chunk + 1), (rendition,), REST).key, REST)
+            self._stirred(tx)
+
+    async def outranked(self, job: JobRow) -> None:
+        """Return when a job that was urgent is not so any more while one that is waits for a slot."""
+        with self.arrivals.listening(QUEUE) as ear:
+            while True:
+                try:
+                    if await self.jobs.outranked(job.id, BEGINNING):
+                        return
+                except StreamGateError as error:
+                    structlog.get_logger().warning("the queue cannot be read", reason=error.detail)
+                await ear.pause()
+
+    def _stirred(self, tx: Transaction) -> None:
+        """Let `outranked` look, once the transaction is committed."""
+        after_commit(tx, lambda: self.arrivals.happened(QUEUE))
 
     async def _submit(self, tx: Transaction, film: Film, job: Wanted) -> None:
         await self.jobs.submit(
@@ -233,13 +281,17 @@ class Films:
             owner=film.owner,
             subject=film.asset_id,
         )
+        if job.priority <= BEGINNING:
+            self._stirred(tx)
 
     async def live_chunk_jobs(self, film: Film, chunk: int) -> list[tuple[JobRow, ChunkPayload]]:
-        """Jobs of that chunk that are queued or running, running ones first."""
-        return [
-            (job, msgspec.msgpack.decode(job.payload, type=ChunkPayload))
-            for job in await self.jobs.live(film.asset_id, f"chunk:{film.plan_id}:{chunk}:")
-        ]
+        """Jobs that make that chunk and are queued or running, running ones first."""
+        return [(job, payload) for job, payload in await self.live_jobs_of_run(film, chunk) if chunk in payload.chunks]
+
+    async def live_jobs_of_run(self, film: Film, chunk: int) -> list[tuple[JobRow, ChunkPayload]]:
+        """Jobs that make some of the run that the chunk is of."""
+        live = await self.jobs.live(film.asset_id, _chunk_key(film, chunk))
+        return [(job, msgspec.msgpack.decode(job.payload, type=ChunkPayload)) for job in live]
 
     async def look_after(self) -> None:
         """Periodic: report what the catalog has not heard, submit again what has no job any more."""
@@ -274,30 +326,37 @@ class Films:
 
 def _missing_jobs(film: Film, plan: MediaPlan, have: set[tuple[str, int]]) -> Iterator[Wanted]:
     """Jobs for everything of a plan but what there is, as (rendition, chunk)."""
-    for chunk in range(len(plan.chunks)):
-        yield from _chunk_jobs(film, plan, chunk, have)
+    for run in standing.all_runs(plan):
+        yield from _chunk_jobs(film, plan, run, have)
     for number in range(plan.storyboard.sheets if plan.storyboard is not None else 0):
         if (STORYBOARD, number) not in have:
             yield _sheet_job(film, number, SHEETS)
 
 
-def _chunk_jobs(film: Film, plan: MediaPlan, chunk: int, have: set[tuple[str, int]]) -> list[Wanted]:
-    """Jobs for what is missing of a chunk: what the film begins with (and sound) apart, so that it starts soon."""
+def _chunk_jobs(film: Film, plan: MediaPlan, run: range, have: set[tuple[str, int]]) -> list[Wanted]:
+    """Jobs for what is missing of a run: what the film begins with (and sound) apart, so that it starts soon."""
     missing = [
         rendition
         for rendition in plan.encoded
-        if standing.takes_part(rendition, plan.chunks[chunk]) and (rendition.name, chunk) not in have
+        if any(standing.takes_part(rendition, plan.chunks[n]) and (rendition.name, n) not in have for n in run)
     ]
     sets: tuple[tuple[list[PlannedRendition], int], ...] = ((missing, REST),)
-    if chunk == 0:
+    if 0 in run:
         soon = [r for r in missing if plan.opening is not None and (r.name == plan.opening or r.kind == "audio")]
         sets = ((soon, BEGINNING), ([r for r in missing if r not in soon], FIRST))
-    return [_chunk_job(film, chunk, tuple(r.name for r in some), priority) for some, priority in sets if some]
+    return [_chunk_job(film, run, tuple(r.name for r in some), priority) for some, priority in sets if some]
 
 
-def _chunk_job(film: Film, chunk: int, names: tuple[str, ...], priority: int) -> Wanted:
-    payload = ChunkPayload(asset_id=film.asset_id, plan_id=film.plan_id or "", chunk=chunk, renditions=names)
-    return Wanted(CHUNK, payload, f"chunk:{film.plan_id}:{chunk}:{'+'.join(names)}", priority)
+def _chunk_job(film: Film, chunks: range, names: tuple[str, ...], priority: int) -> Wanted:
+    first, end = chunks.start, chunks.stop
+    payload = ChunkPayload(asset_id=film.asset_id, plan_id=film.plan_id or "", chunk=first, renditions=names, end=end)
+    return Wanted(CHUNK, payload, f"{_chunk_key(film, first)}{first}-{end}:{'+'.join(names)}", priority)
+
+
+def _chunk_key(film: Film, chunk: int) -> str:
+    """What the keys of all jobs begin with that may make this chunk: those of its run share it."""
+    run = standing.run_of(film.plan, chunk) if film.plan is not None else range(chunk, chunk + 1)
+    return f"chunk:{film.plan_id}:{run.start}:"
 
 
 def _sheet_job(film: Film, number: int, priority: int) -> Wanted:

@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
+import structlog
+
+from streamgate.domain.errors import StreamGateError
 from streamgate.ports.storage import BlobStore
 
 PIECE = 1 << 20
@@ -48,6 +51,15 @@ async def all_there(blobs: BlobStore, keys: Sequence[str]) -> bool:
         if None in await asyncio.gather(*(blobs.stat(key) for key in left[start : start + AT_ONCE])):
             return False
     return True
+
+
+async def remove_all(blobs: BlobStore, keys: Iterable[str]) -> None:
+    """Remove objects that no row names; what cannot be removed now is only wasted room."""
+    for key in keys:
+        try:
+            await blobs.delete(key)
+        except StreamGateError as error:
+            structlog.get_logger().warning("an object was left behind", key=key, reason=error.detail)
 
 
 async def pieces(path: Path) -> AsyncIterator[bytes]:

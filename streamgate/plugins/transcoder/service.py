@@ -12,8 +12,9 @@ from streamgate.domain.identity import Caller
 from streamgate.media.model import MediaPlan
 from streamgate.plugins.transcoder import standing, store
 from streamgate.plugins.transcoder.arrivals import Arrivals
-from streamgate.plugins.transcoder.films import BEGINNING, INGEST, MADE_BY, REQUESTED, STORYBOARD, Films
+from streamgate.plugins.transcoder.films import BEGINNING, INGEST, MADE_BY, STORYBOARD, Films
 from streamgate.plugins.transcoder.store import ChunkRow, Film
+from streamgate.plugins.transcoder.wishes import Wishes
 from streamgate.ports.storage import BlobStore
 
 
@@ -27,6 +28,7 @@ class TranscodingService:
         self._catalog = catalog
         self._blobs = blobs
         self._arrivals = arrivals
+        self._wishes = Wishes(films)
         self._draining = draining
 
     async def presentation(self, asset_id: str) -> Presentation:
@@ -38,16 +40,14 @@ class TranscodingService:
         return found
 
     async def ensure(self, asset_id: str, rendition: str, number: int) -> SegmentObject:
-        asked = False
-        while True:
-            film, plan, chunk = await self._place(asset_id, rendition, number)
-            row = await self._made(film, rendition, chunk)
-            if row is not None:
-                return _segment(plan, row, chunk, number)
-            if not asked:
-                await self._ask(film, rendition, chunk)
-                asked = True
-            await self._arrivals.pause(asset_id)
+        with self._wishes.wish() as wish, self._arrivals.listening(asset_id) as ear:
+            while True:
+                film, plan, chunk = await self._place(asset_id, rendition, number)
+                row = await self._made(film, rendition, chunk)
+                if row is not None:
+                    return _segment(plan, row, chunk, number)
+                await wish.ask(film, rendition, chunk)
+                await ear.pause()
 
     async def stored(self, asset_id: str, rendition: str, number: int) -> SegmentObject | None:
         film, plan, chunk = await self._place(asset_id, rendition, number)
@@ -57,18 +57,19 @@ class TranscodingService:
 
     async def sheet(self, asset_id: str, number: int) -> SegmentObject:
         asked = False
-        while True:
-            film = await self._sheeted(asset_id, number)
-            row = await self._made(film, STORYBOARD, number)
-            if row is not None:
-                if row.prefix is None:
-                    raise NotFound("This part of the film is damaged and has no pictures.")
-                return SegmentObject(f"{row.prefix}{number}.jpg", row.lengths[0])
-            if not asked:
-                async with self._films.database.write() as tx:
-                    await self._films.submit_sheet(tx, film, number, BEGINNING)
-                asked = True
-            await self._arrivals.pause(asset_id)
+        with self._arrivals.listening(asset_id) as ear:
+            while True:
+                film = await self._sheeted(asset_id, number)
+                row = await self._made(film, STORYBOARD, number)
+                if row is not None:
+                    if row.prefix is None:
+                        raise NotFound("This part of the film is damaged and has no pictures.")
+                    return SegmentObject(f"{row.prefix}{number}.jpg", row.lengths[0])
+                if not asked:
+                    async with self._films.database.write() as tx:
+                        await self._films.submit_sheet(tx, film, number, BEGINNING)
+                    asked = True
+                await ear.pause()
 
     async def lost(self, asset_id: str, rendition: str, number: int, key: str) -> None:
         if rendition == STORYBOARD:
@@ -152,17 +153,6 @@ class TranscodingService:
         if chunk is None:
             raise NotFound("The film has no such segment.")
         return film, film.plan, chunk
-
-    async def _ask(self, film: Film, rendition: str, chunk: int) -> None:
-        """Have the chunk made for that rendition now, unless a job that runs already makes it."""
-        for job, payload in await self._films.live_chunk_jobs(film, chunk):
-            if rendition in payload.renditions:
-                if job.state == "running":
-                    return
-                if payload.renditions == (rendition,):
-                    break
-        async with self._films.database.write() as tx:
-            await self._films.submit_chunk(tx, film, chunk, (rendition,), REQUESTED)
 
 
 def _segment(plan: MediaPlan, row: ChunkRow, chunk: int, number: int) -> SegmentObject:

@@ -92,14 +92,14 @@ async def opened(source: Source, blobs: BlobStore) -> AsyncIterator[SourceBytes]
 
 
 async def excerpt(
-    indexes: Indexes, key: str, plan: MediaPlan, chunk: int, names: Collection[str]
+    indexes: Indexes, key: str, plan: MediaPlan, chunks: range, names: Collection[str]
 ) -> list[SegmentLayout]:
-    """What of the source's video a chunk of these renditions needs, out of the index of that storage key.
+    """What of the source's video consecutive chunks of these renditions need, out of the index of that storage key.
 
     Empty where the source is to be opened instead: it has no index of its video, or one that cannot be read.
     """
     video = any(rendition.kind == "video" and rendition.name in names for rendition in plan.encoded)
-    wanted = segments_for(plan, chunk) if video and plan.parts else None
+    wanted = segments_for(plan, chunks) if video and plan.parts else None
     if wanted is None:
         return []
     track, numbers = wanted

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -50,9 +51,9 @@ def takes_part(rendition: PlannedRendition, chunk: tuple[int, int]) -> bool:
     return chunk[0] < segments(rendition)
 
 
-def chunk_length(plan: MediaPlan, chunk: int) -> float:
-    """How long a chunk is, in seconds."""
-    first, end = plan.chunks[chunk]
+def length(plan: MediaPlan, chunks: range) -> float:
+    """How long consecutive chunks are, in seconds."""
+    first, end = plan.chunks[chunks[0]][0], plan.chunks[chunks[-1]][1]
     longest = max(plan.renditions, key=segments)
     edges = longest.boundaries
     return (edges[min(end, len(edges) - 1)] - edges[min(first, len(edges) - 1)]) / longest.timescale
@@ -60,17 +61,28 @@ def chunk_length(plan: MediaPlan, chunk: int) -> float:
 
 def chunk_of(plan: MediaPlan, number: int) -> int | None:
     """The chunk that holds a segment; None outside the plan."""
-    low, high = 0, len(plan.chunks)
-    while low < high:
-        middle = (low + high) // 2
-        first, end = plan.chunks[middle]
-        if number < first:
-            high = middle
-        elif number >= end:
-            low = middle + 1
-        else:
-            return middle
-    return None
+    return _holding(plan.chunks, number)
+
+
+def run_of(plan: MediaPlan, chunk: int) -> range:
+    """The chunks that are encoded at a stretch with this one, when nobody waits for it."""
+    run = _holding(plan.runs, chunk)
+    return range(chunk, chunk + 1) if run is None else range(*plan.runs[run])
+
+
+def all_runs(plan: MediaPlan) -> Iterator[range]:
+    """All chunks, by runs."""
+    chunk = 0
+    while chunk < len(plan.chunks):
+        run = run_of(plan, chunk)
+        yield run
+        chunk = run.stop
+
+
+def _holding(spans: Sequence[tuple[int, int]], number: int) -> int | None:
+    """Which of the spans, (first, end) in order, holds the number."""
+    place = bisect_right(spans, number, key=lambda span: span[0]) - 1
+    return place if place >= 0 and number < spans[place][1] else None
 
 
 def stand(film: Film, done: Mapping[str, tuple[int, int]], *, begun: bool) -> Standing:

@@ -276,12 +276,12 @@ async def get_chunk(connection: AsyncConnection, plan_id: str, rendition: str, c
 
 
 async def chunk_marks(
-    connection: AsyncConnection, plan_id: str, chunk: int | None = None
+    connection: AsyncConnection, plan_id: str, some: range | None = None
 ) -> list[tuple[str, int, bool]]:
-    """(rendition, chunk, whether it is encoded) of everything that has a row, of one chunk or of all."""
+    """(rendition, chunk, whether it is encoded) of everything that has a row, of consecutive chunks or of all."""
     query = select(chunks.c.rendition, chunks.c.chunk, chunks.c.error_code.is_(None)).where(chunks.c.plan_id == plan_id)
-    if chunk is not None:
-        query = query.where(chunks.c.chunk == chunk)
+    if some is not None:
+        query = query.where(chunks.c.chunk >= some.start, chunks.c.chunk < some.stop)
     return [(row[0], row[1], bool(row[2])) for row in await connection.execute(query)]
 
 

@@ -1,10 +1,7 @@
-"""The transcoder's jobs: looking at a film, encoding its chunks, taking its picture. Each is safe to run again at any time."""
+"""The transcoder's jobs: looking at a film, taking its picture, making its storyboard. Each is safe to run again at any time."""
 
 from __future__ import annotations
 
-import shutil
-import time
-from collections.abc import Iterable
 from pathlib import Path
 
 import structlog
@@ -12,11 +9,11 @@ import structlog
 from streamgate.contracts.transcoder import MediaReplaced, PosterPayload
 from streamgate.contracts.upload import IngestPayload, Uploads
 from streamgate.domain.asset import FailureCode, MediaRefused
-from streamgate.domain.errors import NotFound, StreamGateError, Unavailable
-from streamgate.media.model import EncodedChunk, LadderSettings, Limits, MediaPlan
+from streamgate.domain.errors import NotFound, Unavailable
+from streamgate.media.model import LadderSettings, Limits
 from streamgate.media.sandbox import Sandbox
-from streamgate.packaging.indexes import Indexes
 from streamgate.plugins.transcoder import planned, source_bytes, standing, store
+from streamgate.plugins.transcoder.chunkwork import TRIES, WORTH_ANOTHER_TRY, ChunkWork
 from streamgate.plugins.transcoder.cold import submit_removal
 from streamgate.plugins.transcoder.counters import EncodeCounters
 from streamgate.plugins.transcoder.films import (
@@ -28,30 +25,18 @@ from streamgate.plugins.transcoder.films import (
     QUEUE,
     SHEET,
     STORYBOARD,
-    ChunkPayload,
     Films,
     SheetPayload,
 )
 from streamgate.plugins.transcoder.indexing import Indexing
-from streamgate.plugins.transcoder.objects import pieces, put_all
+from streamgate.plugins.transcoder.objects import remove_all
 from streamgate.plugins.transcoder.planning import Planning
 from streamgate.plugins.transcoder.scans import Scans
 from streamgate.plugins.transcoder.settings import TranscoderSettings
 from streamgate.plugins.transcoder.sources import Sources, checked
-from streamgate.plugins.transcoder.store import Film
 from streamgate.ports.storage import BlobStore
-from streamgate.runtime.database import Transaction
 from streamgate.runtime.jobs import Attempt, Handler, PermanentFailure
 from streamgate.runtime.outbox import Outbox
-
-TRIES = 3
-"""Times that a chunk is tried whose encoder died or took too long, before that part of the film is given up."""
-
-SEGMENTS_AT_ONCE = 4
-"""Segments of a chunk that are stored at a time: a store that is far away takes its time for each."""
-
-WORTH_ANOTHER_TRY = frozenset({FailureCode.TIMEOUT, FailureCode.INTERNAL, FailureCode.TOO_LARGE})
-
 
 STILL_READ_S = 60.0
 """Seconds that what was served of an upload may still be asked for after the film has its plan."""
@@ -79,9 +64,7 @@ class TranscodeWork:
         self._sandbox = sandbox
         self._outbox = outbox
         self._scratch = scratch
-        self._indexes = Indexes(blobs)
         self._indexing = Indexing(films, blobs)
-        self._counters = counters
         self.ladder = LadderSettings(
             rungs=settings.rungs,
             preset=settings.preset,
@@ -90,13 +73,27 @@ class TranscodeWork:
             max_frame_rate=settings.max_frame_rate,
             passthrough=settings.passthrough,
         )
+        self._chunks = ChunkWork(
+            films=films,
+            sources=self._sources,
+            blobs=blobs,
+            sandbox=sandbox,
+            scratch=scratch,
+            counters=counters,
+            timeout_s=settings.chunk_timeout_s,
+        )
         self.limits = Limits(max_duration_s=settings.max_duration_s, max_pixels=settings.max_pixels)
         self.scans, limit_s = Scans(), settings.plan_timeout_s
         self._planning = Planning(films, self._sources, blobs, sandbox, self.ladder, self.limits, limit_s, self.scans)
 
     def handlers(self) -> dict[str, Handler]:
         """By kind of job."""
-        own: dict[str, Handler] = {INGEST: self.ingest, CHUNK: self.chunk, POSTER: self.poster, SHEET: self.sheet}
+        own: dict[str, Handler] = {
+            INGEST: self.ingest,
+            CHUNK: self._chunks.chunk,
+            POSTER: self.poster,
+            SHEET: self.sheet,
+        }
         return own | self._indexing.handlers()
 
     async def ingest(self, attempt: Attempt) -> None:
@@ -146,28 +143,6 @@ class TranscodeWork:
         if old is not None and old.plan_id is not None:
             await self._blobs.delete_prefix(f"assets/{asset_id}/{old.plan_id}/")
 
-    async def chunk(self, attempt: Attempt) -> None:
-        """Encode what is still missing of a chunk, for a set of renditions at once."""
-        payload = attempt.payload(ChunkPayload)
-        films = self._films
-        film = await films.get(payload.asset_id)
-        if film is None or film.plan is None or film.plan_id != payload.plan_id or film.canceled:
-            return
-        names = await self._still_missing(film, payload, attempt.job.id)
-        if not names:
-            return
-        folder = self._folder(attempt)
-        began = time.monotonic()
-        try:
-            made = await self._encode(film, film.plan, payload, names, folder, attempt)
-            attempt.let_go()
-            if made is not None:
-                await self._store(attempt, film, film.plan, payload, names, made, folder)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        self._counters.encoded(len(names), time.monotonic() - began, standing.chunk_length(film.plan, payload.chunk))
-        await films.tell(film.asset_id)
-
     async def poster(self, attempt: Attempt) -> None:
         """Take a picture of the film for its listing; a film without one is no failure."""
         payload = attempt.payload(PosterPayload)
@@ -192,7 +167,7 @@ class TranscodeWork:
             if now is not None and now.poster_wish <= payload.wish:
                 values = {"poster_key": key, "poster_wish": payload.wish}
                 kept = await store.change(tx, film.asset_id, films.clock.now_ms(), **values)
-        await self._delete([key] if not kept else [film.poster_key] if film.poster_key else [])
+        await remove_all(self._blobs, [key] if not kept else [film.poster_key] if film.poster_key else [])
         await films.tell(film.asset_id)
 
     async def sheet(self, attempt: Attempt) -> None:
@@ -223,7 +198,7 @@ class TranscodeWork:
                 await self._blobs.put(key, jpeg)
             won = await self._commit_sheet(attempt, payload, prefix, len(jpeg), code)
         finally:
-            await self._delete([key] if jpeg and not won else [])
+            await remove_all(self._blobs, [key] if jpeg and not won else [])
 
     async def _commit_sheet(
         self, attempt: Attempt, payload: SheetPayload, prefix: str, length: int, code: FailureCode
@@ -269,118 +244,3 @@ class TranscodeWork:
             films.changed(tx, asset_id)
         await films.tell(asset_id)
         raise PermanentFailure(code.value, detail)
-
-    async def _still_missing(self, film: Film, payload: ChunkPayload, own_id: str) -> tuple[str, ...]:
-        """What this job is to make: its set, without what is made and without what a more urgent job has taken."""
-        async with self._films.database.read() as connection:
-            have = {name for name, _, _ in await store.chunk_marks(connection, payload.plan_id, payload.chunk)}
-        taken: set[str] = set()
-        if len(payload.renditions) > 1:
-            for job, other in await self._films.live_chunk_jobs(film, payload.chunk):
-                if job.id != own_id and len(other.renditions) < len(payload.renditions):
-                    taken.update(other.renditions)
-        return tuple(name for name in payload.renditions if name not in have | taken)
-
-    async def _encode(
-        self, film: Film, plan: MediaPlan, payload: ChunkPayload, names: tuple[str, ...], folder: Path, attempt: Attempt
-    ) -> EncodedChunk | None:
-        """The encoded chunk; None when it was found to be impossible and that is written down."""
-        try:
-            source = await self._sources.whole(film.asset_id)
-            index = standing.index_key(film.asset_id, payload.plan_id)
-            excerpt = await source_bytes.excerpt(self._indexes, index, plan, payload.chunk, names)
-            async with source_bytes.opened(source, self._blobs) as data:
-                return await self._sandbox.encode(
-                    data,
-                    plan,
-                    excerpt=excerpt,
-                    chunk=payload.chunk,
-                    renditions=names,
-                    folder=folder,
-                    timeout_s=self._settings.chunk_timeout_s,
-                    eager=attempt.job.priority > BEGINNING,
-                )
-        except MediaRefused as refused:
-            if refused.failure.code in WORTH_ANOTHER_TRY and attempt.job.failures + 1 < TRIES:
-                raise Unavailable(refused.failure.detail) from None
-            structlog.get_logger().warning(
-                "a chunk cannot be encoded", asset_id=film.asset_id, chunk=payload.chunk, code=refused.failure.code
-            )
-            async with attempt.completing() as tx:
-                await self._write_impossible(tx, film, payload.chunk, names, refused.failure.code)
-            return None
-
-    async def _write_impossible(
-        self, tx: Transaction, film: Film, chunk: int, names: tuple[str, ...], code: FailureCode
-    ) -> None:
-        now = self._films.clock.now_ms()
-        for name in names:
-            await store.add_chunk(
-                tx,
-                asset_id=film.asset_id,
-                plan_id=film.plan_id or "",
-                rendition=name,
-                chunk=chunk,
-                now_ms=now,
-                error_code=code.value,
-            )
-        await store.change(tx, film.asset_id, now)
-        self._films.changed(tx, film.asset_id)
-
-    async def _store(
-        self,
-        attempt: Attempt,
-        film: Film,
-        plan: MediaPlan,
-        payload: ChunkPayload,
-        names: tuple[str, ...],
-        made: EncodedChunk,
-        folder: Path,
-    ) -> None:
-        """Put the segments under a prefix of this attempt, then commit rows and completion together; the first one wins."""
-        plan_id, first = film.plan_id or "", plan.chunks[payload.chunk][0]
-        tag = f"{first}-{attempt.job.id[-8:]}-{attempt.job.attempt}/"
-        prefixes = {name: standing.folder(film.asset_id, plan_id, name) + tag for name in names}
-        put: list[str] = []
-        kept: set[str] = set()
-        try:
-            put += (f"{prefixes[segment.rendition]}{segment.number}.m4s" for segment in made.segments)
-            files = (pieces(folder / segment.file) for segment in made.segments)
-            await put_all(self._blobs, list(zip(put, files, strict=True)), at_once=SEGMENTS_AT_ONCE)
-            kept = await self._commit(attempt, film, payload.chunk, prefixes, made)
-        finally:
-            await self._delete(key for key in put if key.rpartition("/")[0] + "/" not in kept)
-
-    async def _commit(
-        self, attempt: Attempt, film: Film, chunk: int, prefixes: dict[str, str], made: EncodedChunk
-    ) -> set[str]:
-        """Write the rows and complete the job as one; the prefixes of the renditions that nobody else had made before."""
-        plan_id, won = film.plan_id or "", set()
-        async with attempt.completing() as tx:
-            current = await store.get(tx, film.asset_id)
-            now = self._films.clock.now_ms()
-            if current is not None and current.plan_id == plan_id:
-                for name, prefix in prefixes.items():
-                    in_order = sorted((s for s in made.segments if s.rendition == name), key=lambda s: s.number)
-                    if await store.add_chunk(
-                        tx,
-                        asset_id=film.asset_id,
-                        plan_id=plan_id,
-                        rendition=name,
-                        chunk=chunk,
-                        now_ms=now,
-                        prefix=prefix,
-                        lengths=[segment.length for segment in in_order],
-                    ):
-                        won.add(prefix)
-                await store.change(tx, film.asset_id, now)
-            self._films.changed(tx, film.asset_id)
-        return won
-
-    async def _delete(self, keys: Iterable[str]) -> None:
-        """Remove objects that no row names; what cannot be removed now is only wasted room."""
-        for key in keys:
-            try:
-                await self._blobs.delete(key)
-            except StreamGateError as error:
-                structlog.get_logger().warning("an object was left behind", key=key, reason=error.detail)

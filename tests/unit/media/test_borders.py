@@ -15,7 +15,7 @@ from av.video.frame import PictureType
 
 from streamgate.media.model import LadderSettings, Limits, MediaPlan, PlannedRendition, VideoRung
 from streamgate.media.sandbox import Sandbox
-from tests.support.encoding import Encoded, FileSource, encode, encode_chunk
+from tests.support.encoding import Encoded, FileSource, encode, encode_chunks
 from tests.support.natural import natural
 
 MOST = 0.003
@@ -69,7 +69,9 @@ async def joined(
     data = rendition.init
     for chunk, (first, end) in enumerate(chunks):
         place = folder / f"{chunk}"
-        found = await encode_chunk(sandbox, FileSource(source), planned, chunk, (rendition.name,), place)
+        found = await encode_chunks(
+            sandbox, FileSource(source), planned, range(chunk, chunk + 1), (rendition.name,), place
+        )
         data += b"".join(found[rendition.name, number] for number in range(first, end))
     path = folder / "joined.mp4"
     path.write_bytes(data)
@@ -82,7 +84,7 @@ async def test_chunks_are_the_single_pass(sandbox: Sandbox, tmp_path: Path, kind
     source = natural(tmp_path / "film.mp4", seconds=9, rate=rate, coded=(*coded, *NEARLY_LOSSLESS))
     made = await encode(sandbox, source, tmp_path / "chunks", ladder=LADDER)
     (rendition,) = made.video
-    assert made.plan.chunks == ((0, 1), (1, 3))
+    assert made.plan.runs == ((0, 1), (1, 3))
     chunked, whole = (
         made.files[rendition.name],
         await in_one_go(sandbox, source, made, rendition, tmp_path / "whole"),
@@ -116,7 +118,7 @@ async def test_where_the_peak_rate_binds_a_chunk_begins_nearly_as_well(sandbox: 
     rendition = msgspec.structs.replace(rendition, rung=msgspec.structs.replace(rendition.rung, threads=1))
     planned = msgspec.structs.replace(planned, renditions=(rendition,))
     all_of_it = ((0, len(rendition.boundaries) - 1),)
-    chunked = await joined(sandbox, source, planned, planned.chunks, tmp_path / "chunks")
+    chunked = await joined(sandbox, source, planned, planned.runs, tmp_path / "chunks")
     whole = await joined(sandbox, source, planned, all_of_it, tmp_path / "whole")
     seconds = rendition.boundaries[-1] / rendition.timescale
     assert whole.stat().st_size * 8 / seconds > planned_rate

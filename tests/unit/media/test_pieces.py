@@ -12,7 +12,7 @@ from av.video.frame import VideoFrame
 from msgspec.structs import replace
 
 from streamgate.media import plan as planning
-from streamgate.media.cuts import chunks
+from streamgate.media.cuts import runs
 from streamgate.media.decoding import Pictures
 from streamgate.media.excerpt import excerpted, segments_for
 from streamgate.media.model import LadderSettings, Limits, MediaPlan
@@ -56,8 +56,8 @@ def opened(path: Path) -> Source:
     return Source(path.stat().st_size, str(path), cast("socket.socket", NobodyListens()))
 
 
-def excerpt(plan: MediaPlan, size: int, chunk: int) -> list[SegmentLayout]:
-    wanted = segments_for(plan, chunk)
+def excerpt(plan: MediaPlan, size: int, chunks: range) -> list[SegmentLayout]:
+    wanted = segments_for(plan, chunks)
     assert wanted is not None
     track, numbers = wanted
     return [StoredIndex.load(plan.index, size).segment(track, number) for number in numbers]
@@ -85,9 +85,9 @@ def test_a_piece_of_a_film_shows_the_same_pictures_as_the_film(film: Path, passt
     assert recipe.video is not None
     assert recipe.video.cut is not None
     rung = next(rendition for rendition in plan.renditions if rendition.name == "120p")
-    for chunk, (first, end) in enumerate(plan.chunks):
+    for first, end in plan.runs:
         edges = rung.boundaries[first : end + 1]
-        pieces = [assemble(layout, Bytes(data)) for layout in excerpt(plan, source.size, chunk)]
+        pieces = [assemble(layout, Bytes(data)) for layout in excerpt(plan, source.size, range(first, end))]
         small = source.excerpt(recipe.video.cut.init + b"".join(pieces))
         shown = Pictures(source, excerpted(recipe)).all_of(small, from_zero=first == 0)
         assert drawn(scheduled(shown, edges)) == drawn(scheduled(Pictures(source, recipe).since(edges[0]), edges))
@@ -100,13 +100,13 @@ def drawn(pictures: Iterator[tuple[int, VideoFrame, bool]]) -> list[tuple[int, b
 async def test_a_piece_of_a_film_far_away_is_fetched_at_once(sandbox: Sandbox, films: Path, tmp_path: Path) -> None:
     source = FileSource(_made(films, "pieces-far.mp4", ()), by_path=False)
     plan = await sandbox.plan(source, ladder=replace(LADDER, passthrough=True), limits=Limits())
-    for chunk, (first, end) in enumerate(plan.chunks):
-        folder = tmp_path / f"{chunk}"
+    for first, end in plan.runs:
+        folder = tmp_path / f"{first}"
         folder.mkdir()
         source.ranges = 0
-        pieces = excerpt(plan, source.size, chunk)
+        pieces = excerpt(plan, source.size, range(first, end))
         done = await sandbox.encode(
-            source, plan, chunk=chunk, renditions=("120p",), folder=folder, timeout_s=60, excerpt=pieces
+            source, plan, chunks=range(first, end), renditions=("120p",), folder=folder, timeout_s=60, excerpt=pieces
         )
         assert [segment.number for segment in done.segments] == list(range(first, end))
         assert source.ranges == len(pieces)
@@ -115,16 +115,16 @@ async def test_a_piece_of_a_film_far_away_is_fetched_at_once(sandbox: Sandbox, f
 async def test_a_piece_holds_no_more_than_its_chunk_needs(sandbox: Sandbox, films: Path) -> None:
     path = _made(films, "pieces-size.mp4", ())
     plan = await sandbox.plan(FileSource(path), ladder=LADDER, limits=Limits())
-    found = [segments_for(plan, chunk) for chunk in range(len(plan.chunks))]
+    found = [segments_for(plan, range(*run)) for run in plan.runs]
     assert [numbers for _, numbers in filter(None, found)] == [range(1), range(4), range(3, 6)]
 
 
-def test_a_chunk_of_several_segments_is_not_long() -> None:
+def test_a_run_of_several_segments_is_not_long() -> None:
     edges = [0.0, 4, 8, 12, 20, 28, 36, 40, 44, 48, 60, 64]
-    found = chunks(11, 3, edges=edges, most_s=13)
+    found = runs(11, 3, edges=edges, most_s=13)
     assert found == ((0, 1), (1, 3), (3, 4), (4, 5), (5, 7), (7, 9), (9, 11))
     usual = [4.0 * n for n in range(30)]
-    assert chunks(29, 3, edges=usual, most_s=13) == chunks(29, 3)
+    assert runs(29, 3, edges=usual, most_s=13) == runs(29, 3)
 
 
 async def test_where_a_piece_shows_nothing_the_source_is_opened(sandbox: Sandbox, films: Path, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ async def test_where_a_piece_shows_nothing_the_source_is_opened(sandbox: Sandbox
     (folder := tmp_path / "made").mkdir()
     nothing = [SegmentLayout(b"", (0,), (8,), 8)]
     done = await sandbox.encode(
-        source, plan, chunk=1, renditions=("120p",), folder=folder, timeout_s=60, excerpt=nothing
+        source, plan, chunks=range(*plan.runs[1]), renditions=("120p",), folder=folder, timeout_s=60, excerpt=nothing
     )
-    first, end = plan.chunks[1]
+    first, end = plan.runs[1]
     assert [segment.number for segment in done.segments] == list(range(first, end))

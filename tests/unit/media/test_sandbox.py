@@ -146,7 +146,7 @@ async def test_damage_anywhere_never_hangs_or_breaks_the_server(
         folder.mkdir()
         names = tuple(r.name for r in made.renditions)
         await sandbox.encode(
-            FileSource(path), made, chunk=0, renditions=names, folder=folder, timeout_s=30, eager=False
+            FileSource(path), made, chunks=range(1), renditions=names, folder=folder, timeout_s=30, eager=False
         )
     except MediaRefused as refused:
         found = refused.failure
@@ -220,7 +220,7 @@ async def test_a_film_that_needs_more_memory_than_it_may_use_is_not_called_damag
     names = tuple(rendition.name for rendition in made.renditions)
     with pytest.raises(MediaRefused) as refused:
         await sandbox.encode(
-            FileSource(path), made, chunk=0, renditions=names, folder=folder, timeout_s=30, eager=False
+            FileSource(path), made, chunks=range(1), renditions=names, folder=folder, timeout_s=30, eager=False
         )
     assert refused.value.failure.code is FailureCode.TOO_LARGE
 
@@ -232,7 +232,7 @@ async def test_cancelling_stops_the_encoder_at_once(sandbox: Sandbox, films: Pat
     folder.mkdir()
     names = tuple(r.name for r in made.renditions)
     work = asyncio.create_task(
-        sandbox.encode(FileSource(path), made, chunk=1, renditions=names, folder=folder, timeout_s=60)
+        sandbox.encode(FileSource(path), made, chunks=range(1, 4), renditions=names, folder=folder, timeout_s=60)
     )
     while not children():
         await asyncio.sleep(0.01)
@@ -258,7 +258,7 @@ async def test_background_work_stands_still_while_somebody_waits_and_its_time_wi
     while children():
         await asyncio.sleep(0.01)
     eager = asyncio.create_task(
-        sandbox.encode(FileSource(path), made, chunk=0, renditions=names, folder=folders[0], timeout_s=30)
+        sandbox.encode(FileSource(path), made, chunks=range(1), renditions=names, folder=folders[0], timeout_s=30)
     )
     while not children():
         await asyncio.sleep(0.01)

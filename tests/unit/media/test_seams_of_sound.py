@@ -11,7 +11,7 @@ import pytest
 
 from streamgate.media.model import LadderSettings, Limits, MediaPlan, PlannedRendition
 from streamgate.media.sandbox import Sandbox
-from tests.support.encoding import FileSource, encode_chunk
+from tests.support.encoding import FileSource, encode_chunks
 from tests.support.films import moving
 from tests.support.music import music, read, sweep, write
 
@@ -33,18 +33,19 @@ SOUNDS: dict[str, tuple[str, Any, int, int, tuple[str, ...]]] = {
 
 
 async def encoded(sandbox: Sandbox, source: Path, plan: MediaPlan, rendition: PlannedRendition, folder: Path) -> Path:
-    """One rendition, chunk by chunk as the plan says."""
+    """One rendition, run by run as the plan says."""
     found: dict[tuple[str, int], bytes] = {}
-    for chunk in range(len(plan.chunks)):
-        found |= await encode_chunk(sandbox, FileSource(source), plan, chunk, (rendition.name,), folder / f"{chunk}")
+    for run in plan.runs:
+        place = folder / f"{run[0]}"
+        found |= await encode_chunks(sandbox, FileSource(source), plan, range(*run), (rendition.name,), place)
     path = folder / "made.mp4"
     path.write_bytes(rendition.init + b"".join(found[key] for key in sorted(found)))
     return path
 
 
 def in_one_go(plan: MediaPlan) -> MediaPlan:
-    """The same plan with one chunk."""
-    return msgspec.structs.replace(plan, chunks=((0, plan.chunks[-1][1]),))
+    """The same plan with one run."""
+    return msgspec.structs.replace(plan, runs=((0, len(plan.chunks)),))
 
 
 def decibels(wanted: Any, found: Any) -> float:
@@ -62,7 +63,7 @@ async def test_nothing_is_heard_where_chunks_meet(sandbox: Sandbox, tmp_path: Pa
     rendition = plan.renditions[-1]
     assert rendition.passthrough is None
     assert (rendition.kind, rendition.channels) == ("audio", 2)
-    seams = [rendition.boundaries[first] for first, _ in plan.chunks[1:]]
+    seams = [rendition.boundaries[first] for first, _ in plan.runs[1:]]
     assert len(seams) == 2
 
     chunked = read(await encoded(sandbox, source, plan, rendition, tmp_path / "chunks"))
@@ -104,7 +105,7 @@ async def test_timestamps_of_milliseconds_move_no_chunk_against_another(
     rendition = plan.renditions[-1]
     found, wanted = read(await encoded(sandbox, source, plan, rendition, tmp_path / "out"), rate), read(source, rate)
     moved = []
-    for first, end in plan.chunks:
+    for first, end in plan.runs:
         place = slice(rendition.boundaries[first] + 4096, rendition.boundaries[end] - 4096)
         moved.append(shift(found[place, 0], wanted[place, 0]))
     assert max(moved) - min(moved) <= 1, moved

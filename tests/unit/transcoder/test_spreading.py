@@ -10,7 +10,7 @@ import pytest
 
 from streamgate.adapters.bus_memory import MemoryBus
 from streamgate.domain.clock import SystemClock
-from streamgate.media.cuts import chunks
+from streamgate.media.cuts import runs
 from streamgate.media.model import MediaPlan
 from streamgate.plugins.transcoder import films as names
 from streamgate.plugins.transcoder import store
@@ -34,7 +34,7 @@ def plan(count: int = SEGMENTS, **changes: Any) -> MediaPlan:
         "width": 2,
         "height": 2,
         "renditions": (rendition("240p", count), rendition("360p", count), rendition("audio-1", count, "audio")),
-        "chunks": chunks(count, 3),
+        "chunks": runs(count, 3),
         "recipe": b"",
     }
     return MediaPlan(**(values | changes))
@@ -185,4 +185,4 @@ async def test_a_film_that_was_stopped_and_started_again_has_a_spread_job(films:
     async with films.database.write() as tx:
         await films.submit_missing(tx, film)
     await films.spread(await claimed(films))
-    assert len(work(await live(films))) == 1 + len(chunks(30, 3))
+    assert len(work(await live(films))) == 1 + len(runs(30, 3))

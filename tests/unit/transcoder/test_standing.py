@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from streamgate.domain.asset import AssetState, Failure, FailureCode
 from streamgate.domain.identity import Prefix, new_id
-from streamgate.media.cuts import chunks
+from streamgate.media.cuts import runs
 from streamgate.media.model import AudioRung, MediaPlan, PlannedRendition, VideoRung
 from streamgate.plugins.transcoder.standing import Standing, chunk_of, presentation, report, segments, stand, takes_part
 from streamgate.plugins.transcoder.store import Film
@@ -52,7 +52,7 @@ def film(count: int = 10, sound: int = 10, **changes: object) -> Film:
         width=2,
         height=2,
         renditions=(rendition("240p", count), rendition("360p", count), rendition("audio-1", sound, "audio")),
-        chunks=chunks(max(count, sound), 3),
+        chunks=runs(max(count, sound), 3),
         recipe=b"",
     )
     values: dict[str, object] = {
@@ -133,7 +133,7 @@ def test_a_film_that_was_refused_says_why_and_one_without_a_plan_is_being_looked
 
 @given(st.integers(1, 200), st.integers(1, 6))
 def test_every_segment_has_its_chunk(count: int, per_chunk: int) -> None:
-    plan = msgspec.structs.replace(film(count, count).plan, chunks=chunks(count, per_chunk))  # type: ignore[type-var]
+    plan = msgspec.structs.replace(film(count, count).plan, chunks=runs(count, per_chunk))  # type: ignore[type-var]
     assert isinstance(plan, MediaPlan)
     for number in range(count):
         chunk = chunk_of(plan, number)
