@@ -64,6 +64,14 @@ class MemoryCache(Cache):
 
     async def set(self, key: str, value: bytes, ttl_s: float, tags: tuple[str, ...] = ()) -> None:
         await self.delete(key)
+        self._put(key, value, ttl_s, tags)
+
+    def keep(self, key: str, value: bytes, ttl_s: float, tags: tuple[str, ...] = ()) -> None:
+        self._misses += 1
+        self._drop(key)
+        self._put(key, value, ttl_s, tags)
+
+    def _put(self, key: str, value: bytes, ttl_s: float, tags: tuple[str, ...]) -> None:
         if len(value) > self._limit // 4 or ttl_s <= 0:
             return
         self._entries[key] = _Entry(value, self._clock.monotonic() + ttl_s, tags)

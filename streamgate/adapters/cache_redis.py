@@ -108,6 +108,9 @@ class RedisCache(Cache):
     def peek(self, key: str) -> bytes | None:
         return self._memory.peek(key)
 
+    def keep(self, key: str, value: bytes, ttl_s: float, tags: tuple[str, ...] = ()) -> None:
+        self._memory.keep(key, value, min(ttl_s, AGE_S), tags)
+
     async def get(self, key: str) -> bytes | None:
         found = await self._memory.get(key)
         if found is not None:

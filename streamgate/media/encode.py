@@ -20,7 +20,7 @@ from streamgate.media.model import AudioRung, EncodedChunk, EncodedSegment, Plan
 from streamgate.media.opening import Source, refused
 from streamgate.media.recipe import Recipe, unpack
 from streamgate.media.video import RungEncoder, scheduled
-from streamgate.media.wire import EncodeTask, Piece
+from streamgate.media.wire import EncodeTask
 from streamgate.packaging.segments import SegmentLayout
 
 _AHEAD = 6
@@ -152,16 +152,15 @@ def _encode_audio(
     damaged.append(encode_audio(source, track, recipe.zero(), rendition, numbers, shelf.put(rendition.name)))
 
 
-def _joined(source: Source, piece: Piece) -> bytes:
+def _joined(source: Source, layout: SegmentLayout) -> bytes:
     """A segment of the source's own video, of its bytes."""
-    layout = SegmentLayout(piece.head, piece.offsets, piece.lengths, len(piece.head) + sum(piece.lengths))
     spans = layout.span()
     found = source.pieces(spans)
     return layout.joined([(offset, data) for (offset, _), data in zip(spans, found, strict=True)])
 
 
 def _shown(
-    source: Source, recipe: Recipe, pieces: tuple[Piece, ...], start: int
+    source: Source, recipe: Recipe, pieces: tuple[SegmentLayout, ...], start: int
 ) -> tuple[Pictures, Iterator[tuple[int, VideoFrame]]]:
     """The pictures from tick ``start`` on: of the pieces, or where they show none (the film is damaged there) of the source."""
     if pieces and recipe.video is not None and recipe.video.cut is not None:
@@ -182,7 +181,7 @@ def _encode_video(
     renditions: list[PlannedRendition],
     numbers: range,
     shelf: _Shelf,
-    pieces: tuple[Piece, ...],
+    pieces: tuple[SegmentLayout, ...],
 ) -> int:
     assert recipe.video is not None
     boundaries = renditions[0].boundaries[numbers.start : numbers.stop + 1]

@@ -37,7 +37,6 @@ from streamgate.media.wire import (
     Looked,
     Order,
     Picture,
-    Piece,
     Planned,
     PlanTask,
     PosterTask,
@@ -193,8 +192,7 @@ class Sandbox:
         pixels = sum((r.width or 0) * (r.height or 0) for r in chosen) + 2 * (plan.width or 0) * (plan.height or 0)
         memory = max(_ENCODE_MEMORY, _ENCODE_MEMORY // 2 + pixels * _ENCODE_BYTES_PER_PIXEL)
         confinement = _confinement(memory, timeout_s, nice=_EAGER_NICE if eager else 0, folder=str(place))
-        pieces = tuple(Piece(layout.head, layout.offsets, layout.lengths) for layout in excerpt)
-        task = EncodeTask(plan.recipe, chosen, first, end, pieces)
+        task = EncodeTask(plan.recipe, chosen, first, end, tuple(excerpt))
         answer = await self._run(task, source, confinement, timeout_s, eager=eager)
         if not isinstance(answer, Encoded):
             raise _strange(answer)

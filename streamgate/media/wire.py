@@ -15,6 +15,7 @@ import msgspec
 
 from streamgate.contracts.transcoder import Storyboard
 from streamgate.media.model import EncodedChunk, Grown, LadderSettings, Limits, MediaPlan, PlannedRendition
+from streamgate.packaging.segments import SegmentLayout
 
 MAX_FRAME = 64 << 20
 """No message is longer (a plan of a twelve-hour film is under 4 MB)."""
@@ -69,14 +70,6 @@ class PlanTask(msgspec.Struct, frozen=True, tag=True):
     before: Grown | None = None
 
 
-class Piece(msgspec.Struct, frozen=True):
-    """A segment of the source's own video: a head, then ranges of the source (`packaging.segments.SegmentLayout`)."""
-
-    head: bytes
-    offsets: tuple[int, ...]
-    lengths: tuple[int, ...]
-
-
 class EncodeTask(msgspec.Struct, frozen=True, tag=True):
     """Encode segments ``first`` to ``end`` (exclusive) of these renditions into the folder of the confinement.
 
@@ -87,7 +80,7 @@ class EncodeTask(msgspec.Struct, frozen=True, tag=True):
     renditions: tuple[PlannedRendition, ...]
     first: int
     end: int
-    pieces: tuple[Piece, ...] = ()
+    pieces: tuple[SegmentLayout, ...] = ()
 
 
 class PosterTask(msgspec.Struct, frozen=True, tag=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator, Sized
+from collections.abc import Awaitable, Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -53,11 +53,17 @@ class _Kept(Generic[K, V]):
         self._loading: dict[K, asyncio.Task[V]] = {}
         self._turns = asyncio.Semaphore(READ_AT_ONCE)
 
-    async def get(self, key: K, load: Callable[[], Awaitable[V]]) -> V:
-        """The value; raises what ``load`` raises. That one of those who wait leaves ends nothing."""
+    def peek(self, key: K) -> V | None:
+        """The value if it is there; counts as a use."""
         known = self._values.get(key)
         if known is not None:
             self._values.move_to_end(key)
+        return known
+
+    async def get(self, key: K, load: Callable[[], Awaitable[V]]) -> V:
+        """The value; raises what ``load`` raises. That one of those who wait leaves ends nothing."""
+        known = self.peek(key)
+        if known is not None:
             return known
         loading = self._loading.get(key)
         if loading is None:
@@ -144,6 +150,25 @@ class PieceMissing(Unavailable):
     """A piece of an index is not there: not yet, or no more."""
 
 
+def _place(index: StoredIndex, track: int, number: int) -> tuple[int, int]:
+    """Where the record of a segment lies in what follows the front; raises as `StoredIndex.record`."""
+    offset, length = index.record(track, number)
+    if offset < len(index):
+        raise ValueError("the index is damaged")
+    return offset - len(index), length
+
+
+def _blocks(offset: int, length: int) -> range:
+    """The blocks that hold a record."""
+    return range(offset // BLOCK, (offset + length - 1) // BLOCK + 1)
+
+
+def _cut(blocks: Sequence[bytes], offset: int, length: int) -> bytes:
+    """The record out of its blocks."""
+    begin = offset % BLOCK
+    return (blocks[0] if len(blocks) == 1 else b"".join(blocks))[begin : begin + length]
+
+
 class Indexes:
     """What segments of films are made of."""
 
@@ -159,16 +184,24 @@ class Indexes:
         piece that tells of the segment does not come in time; raises as `BlobStore.read`.
         """
         index = await self._fronts.get(key, lambda: self._front(key, size))
-        offset, length = index.record(track, number)
-        offset -= len(index)
-        if offset < 0:
-            raise ValueError("the index is damaged")
-        first, last = offset // BLOCK, (offset + length - 1) // BLOCK
+        place = _place(index, track, number)
         end = index.length - len(index)
-        blocks = [await self._block(key, block, end) for block in range(first, last + 1)]
-        data = blocks[0] if len(blocks) == 1 else b"".join(blocks)
-        begin = offset - first * BLOCK
-        return index.layout(track, number, data[begin : begin + length])
+        blocks = [await self._block(key, block, end) for block in _blocks(*place)]
+        return index.layout(track, number, _cut(blocks, *place))
+
+    def at_hand(self, key: str, track: int, number: int) -> SegmentLayout | None:
+        """The same where all of it is in memory; None says nothing."""
+        index = self._fronts.peek(key)
+        if index is None:
+            return None
+        place = _place(index, track, number)
+        blocks = []
+        for block in _blocks(*place):
+            found = self._blocks.peek((key, block))
+            if found is None:
+                return None
+            blocks.append(found)
+        return index.layout(track, number, _cut(blocks, *place))
 
     async def _front(self, key: str, size: int) -> StoredIndex:
         front = await self._blobs.read(front_key(key))

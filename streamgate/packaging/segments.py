@@ -19,9 +19,10 @@ before it is used, so a damaged index gives an error and never bytes that are no
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import add
+from operator import add, sub
 
 from streamgate.packaging.cmaf import ROW_BYTES, media_head
 
@@ -33,13 +34,16 @@ MAX_INDEX = 48 << 20
 """Largest index in bytes."""
 
 COVERED = 512 << 10
-"""A span up to this long (or four times its segment) is read in one piece, whatever lies between."""
+"""As many bytes between the ranges of a segment are read with it in one piece, however few the ranges are."""
 
 MOST_BETWEEN = 16 << 20
 """Most bytes between ranges that are read for nothing, so that a crafted film cannot make requests hold many times their size."""
 
 GAP = 64 << 10
-"""Ranges that are closer together than this (bytes) are read in one piece."""
+"""Ranges that are closer together than this (bytes, on average) are read in one piece."""
+
+NEAR = 16 << 10
+"""The same where a read costs no more than a call of the system: copying so much takes as long."""
 
 HEADER = struct.Struct("<8sQQII")
 TRACK = struct.Struct("<IIQQQI")
@@ -58,59 +62,72 @@ Read = Callable[[int, int], bytes]
 class SegmentLayout:
     """What a segment is made of, in order: ``head``, then ranges of the source. ``length``: of it all.
 
-    ``offsets`` and ``lengths`` of the ranges, in bytes; there is at least one.
+    Where the ranges begin and end, in bytes from ``base``, none before it; there is at least one. ``end``: of the last of them.
     """
 
     head: bytes
-    offsets: tuple[int, ...]
-    lengths: tuple[int, ...]
+    base: int
+    starts: tuple[int, ...]
+    ends: tuple[int, ...]
+    end: int
     length: int
 
     @property
     def ranges(self) -> tuple[tuple[int, int], ...]:
         """The ranges as (offset, length)."""
-        return tuple(zip(self.offsets, self.lengths, strict=True))
+        lengths = map(sub, self.ends, self.starts)
+        return tuple(zip([self.base + start for start in self.starts], lengths, strict=True))
 
     def span(self) -> tuple[tuple[int, int], ...]:
-        """Pieces of the source, as (offset, length) in ascending order, that hold every range whole: few and not much larger."""
-        begin = min(self.offsets)
-        end = max(map(add, self.offsets, self.lengths))
-        if end - begin <= max(COVERED, min(4 * self.length, self.length + MOST_BETWEEN)):
-            return ((begin, end - begin),)
+        """Pieces of the source, as (offset, length) in ascending order, that hold every range whole: few, and no more than
+        `MOST_BETWEEN` larger."""
+        if self._between() <= min(MOST_BETWEEN, max(COVERED, GAP * len(self.starts))):
+            return (self.covering,)
+        near = min(GAP, MOST_BETWEEN // len(self.starts))
         pieces: list[tuple[int, int]] = []
-        for offset, length in sorted(self.ranges):
-            if pieces and offset - sum(pieces[-1]) <= GAP:
-                start, known = pieces[-1]
-                pieces[-1] = (start, max(known, offset + length - start))
+        for start, end in sorted(zip(self.starts, self.ends, strict=True)):
+            if pieces and start - pieces[-1][1] <= near:
+                pieces[-1] = (pieces[-1][0], max(pieces[-1][1], end))
             else:
-                pieces.append((offset, length))
-        return tuple(pieces)
+                pieces.append((start, end))
+        return tuple([(self.base + start, end - start) for start, end in pieces])
 
-    def joined(self, pieces: Sequence[tuple[int, bytes]]) -> bytes:
+    @property
+    def covering(self) -> tuple[int, int]:
+        """The one piece of the source, as (offset, length), that holds every range, however much lies between."""
+        return self.base, self.end
+
+    @property
+    def is_close(self) -> bool:
+        """Whether the ranges lie so close together (`NEAR`) that reading what is between them takes less than reading them one by
+        one, where a read costs little."""
+        return self._between() <= NEAR * len(self.starts)
+
+    def joined(self, pieces: Sequence[tuple[int, bytes | memoryview]]) -> bytes:
         """The segment, of the bytes of `span` as (offset, bytes); `ValueError` when they do not hold every range."""
-        parts: list[bytes | memoryview] = [self.head]
-        if len(pieces) == 1:
-            start, data = pieces[0]
-            view = memoryview(data)
-            if start > min(self.offsets):
-                raise ValueError("the source is not complete")
-            parts += [
-                view[offset - start : offset - start + length]
-                for offset, length in zip(self.offsets, self.lengths, strict=True)
-            ]
+        if len(pieces) == 1 and pieces[0][0] == self.base:
+            # Slices of a view are not copied before they are joined.
+            data = memoryview(pieces[0][1])
+            parts = [data[start:end] for start, end in zip(self.starts, self.ends, strict=True)]
+            made = b"".join((self.head, *parts))
         else:
-            parts += [_out_of(pieces, offset, length) for offset, length in self.ranges]
-        made = b"".join(parts)
+            begins = [offset for offset, _ in pieces]
+            made = b"".join((self.head, *(_out_of(begins, pieces, *wanted) for wanted in self.ranges)))
         if len(made) != self.length:
             raise ValueError("the source is not complete")
         return made
 
+    def _between(self) -> int:
+        return self.end - (self.length - len(self.head))
 
-def _out_of(pieces: Sequence[tuple[int, bytes]], offset: int, length: int) -> bytes:
-    for start, data in pieces:
-        if start <= offset and offset + length <= start + len(data):
-            return data[offset - start : offset - start + length]
-    raise ValueError("the source is not complete")
+
+def _out_of(
+    begins: Sequence[int], pieces: Sequence[tuple[int, bytes | memoryview]], offset: int, length: int
+) -> bytes | memoryview:
+    start, data = pieces[max(0, bisect_right(begins, offset) - 1)]
+    if not 0 <= offset - start <= offset - start + length <= len(data):
+        raise ValueError("the source is not complete")
+    return data[offset - start : offset - start + length]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,15 +201,15 @@ class StoredIndex:
             raise ValueError("the index is damaged")
         rows = record[:told]
         sizes = struct.unpack(f">{told // 4}I", rows)[_SIZE_AT[form] :: ROW_BYTES[form] // 4]
-        offsets, lengths = _ranges(record[told:], ranges, sizes if ranges == samples else None, known.wide)
-        if sum(sizes) != body or sum(lengths) != body:
+        starts, lengths = _ranges(record[told:], ranges, sizes if ranges == samples else None, known.wide)
+        if sum(sizes) != body or (lengths is not sizes and sum(lengths) != body):
             raise ValueError("the index is damaged")
-        if base:
-            offsets = tuple([base + offset for offset in offsets])
-        if max(map(add, offsets, lengths)) > self._source_size:
+        ends = tuple(map(add, starts, lengths))
+        end = max(ends)
+        if base + end > self._source_size:
             raise ValueError("the index points beyond the source")
         head = media_head(n + 1, decode_time, samples, rows, body, form=form, duration=duration)
-        return SegmentLayout(head, offsets, lengths, len(head) + body)
+        return SegmentLayout(head, base, starts, ends, end, len(head) + body)
 
     def segment(self, track: int, n: int) -> SegmentLayout:
         """Segment ``n`` of a track, where `load` was given all of the index; raises as `record`."""
@@ -209,7 +226,7 @@ class StoredIndex:
 def _ranges(
     packed: bytes, count: int, lengths: tuple[int, ...] | None, wide: bool
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Offsets and lengths of ranges; ``lengths``: where they are not told."""
+    """Where ranges begin, and their lengths; ``lengths``: where they are not told."""
     if lengths is not None:
         return struct.unpack(f"<{count}{'Q' if wide else 'I'}", packed), lengths
     known = struct.unpack("<" + "QI" * count, packed) if wide else struct.unpack(f"<{2 * count}I", packed)

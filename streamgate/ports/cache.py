@@ -36,6 +36,11 @@ class Cache(ABC):
         """Keep a value for at most ``ttl_s`` seconds; a value larger than the cache is not kept."""
 
     @abstractmethod
+    def keep(self, key: str, value: bytes, ttl_s: float, tags: tuple[str, ...] = ()) -> None:
+        """Let this process have at hand what `peek` did not find and was made instead, without waiting for anything: the same bytes
+        whoever makes them. Counts as a miss."""
+
+    @abstractmethod
     async def delete(self, key: str) -> None:
         """Forget a key."""
 

@@ -62,6 +62,14 @@ class BlobStore(ABC):
     async def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         """The same as one value, for small objects and segments."""
 
+    def at_hand(self, key: str, base: int, starts: Sequence[int], ends: Sequence[int]) -> memoryview | None:
+        """Ranges of an object, which begin and end so many bytes from ``base``, one after the other, where they can be had without
+        waiting for anything: no disk, no network, no thread. None says nothing.
+
+        The bytes are lent: they are good until the store is asked for anything else, so nothing may be awaited in between.
+        """
+        return None
+
     @abstractmethod
     async def stat(self, key: str) -> BlobInfo | None:
         """What is known of an object; None when there is none."""

@@ -20,6 +20,13 @@ class Joined:
         self._starts = [0, *accumulate(part.length for part in parts)]
         self.size = self._starts[-1]
 
+    def within_one(self, offset: int, length: int) -> tuple[str, int] | None:
+        """The key of the part that holds all of a range, and where in it the range begins; None where several hold it."""
+        index = bisect_right(self._starts, offset) - 1
+        if not 0 <= index < len(self._parts) or offset + length > self._starts[index + 1]:
+            return None
+        return self._parts[index].key, offset - self._starts[index]
+
     async def read(self, offset: int, length: int) -> bytes:
         """Exactly those bytes, fewer only at the end; raises as `BlobStore.read`."""
         wanted: list[tuple[str, int, int]] = []

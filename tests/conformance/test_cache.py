@@ -213,6 +213,21 @@ async def test_statistics_count_what_was_asked_and_what_is_there(cache: Cache) -
     assert (tier.entries, tier.bytes) == (0, 0)
 
 
+async def test_what_was_made_instead_is_at_hand_for_a_while_and_counts_as_a_miss(
+    cache: Cache, clock: FakeClock
+) -> None:
+    assert cache.peek("a") is None
+    cache.keep("a", b"12345", 10, ("film",))
+    assert cache.peek("a") == await cache.get("a") == b"12345"
+    tier, *_ = await cache.tiers()
+    assert (tier.entries, tier.bytes, tier.hits, tier.misses) == (1, 5, 2, 1)
+    clock.advance(11)
+    assert cache.peek("a") is None
+    cache.keep("a", b"1", 10, ("film",))
+    await cache.purge(("film",))
+    assert cache.peek("a") is None
+
+
 async def test_in_memory_the_least_recently_used_goes_first(clock: FakeClock) -> None:
     cache = MemoryCache(400, clock=clock)
     for key in "abcd":

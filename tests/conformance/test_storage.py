@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from streamgate.adapters import storage_s3
-from streamgate.adapters.storage_local import LocalBlobStore
+from streamgate.adapters.storage_local import MOST_AT_ONCE, LocalBlobStore
 from streamgate.adapters.storage_s3 import Bucket, S3BlobStore
 from streamgate.domain.errors import Conflict, InsufficientStorage, NotFound
 from streamgate.ports.storage import BlobRange, BlobStore
@@ -196,6 +196,23 @@ async def test_cancelling_an_append_keeps_what_came(store: BlobStore) -> None:
     assert info.length == 2_000_000
 
 
+async def test_what_is_at_hand_is_exactly_those_ranges(store: BlobStore) -> None:
+    content = os.urandom(200_000)
+    await store.put("a/b", content)
+    for base, starts, ends in ((0, (0,), (200_000,)), (7, (0, 150_000, 10), (5, 150_100, 11)), (199_999, (0,), (1,))):
+        found = store.at_hand("a/b", base, starts, ends)
+        assert (found is not None) == store.is_local
+        if found is not None:
+            assert found == b"".join(content[base + s : base + e] for s, e in zip(starts, ends, strict=True))
+    for base, starts, ends in ((0, (0,), (200_001,)), (-1, (0,), (5,)), (0, (200_000,), (200_001,)), (0, (9,), (9,))):
+        assert store.at_hand("a/b", base, starts, ends) is None
+    assert store.at_hand("a/c", 0, (0,), (1,)) is None
+    assert store.at_hand("a", 0, (0,), (1,)) is None
+    if store.is_local:
+        with pytest.raises(ValueError, match="not a key"):
+            store.at_hand("../a", 0, (0,), (1,))
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of two megabytes."""
@@ -224,7 +241,7 @@ async def test_a_full_disk_is_said_and_loses_nothing(small_disk: Path) -> None:
 
 
 async def test_what_is_in_memory_waits_for_no_thread_and_what_is_not_is_read_all_the_same(tmp_path: Path) -> None:
-    store, content = LocalBlobStore(tmp_path / "objects"), os.urandom(3 << 20)
+    store, content = LocalBlobStore(tmp_path / "objects"), os.urandom(MOST_AT_ONCE + 1)
     await store.put("a", content)
     go_on = threading.Event()
     busy = ThreadPoolExecutor(1)

@@ -17,6 +17,7 @@ from tests.support.players import SCRIPTS, player
 from tests.support.product import asset, play, probe, problem, upload, upload_bytes, wait_final, wait_playable
 from tests.support.server import Server, wait_for
 from tests.support.topology import Topology
+from tests.support.wallet import Wallet
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 SECONDS = 30
@@ -129,6 +130,42 @@ def test_the_manifests_name_the_upload_first_and_no_rung_of_its_size(instant: Se
         assert (part.status_code, part.content) == (206, whole.content[8:100])
         assert http.get(str(whole.url), headers={"if-none-match": whole.headers["etag"]}).status_code == 304
         assert http.get(started["hls_url"].replace("master.m3u8", "source/99.m4s")).status_code == 404
+
+
+@pytest.mark.embedded
+def test_a_segment_that_is_made_at_once_is_the_same_and_as_gated(instant: Server, natural: Path) -> None:
+    """The longer way is what counts in the histogram of durations."""
+    label = re.escape('{method="GET",route="/p/{token}/{asset_id}/{rendition}/{n}.m4s"}')
+
+    def longer_ways() -> float:
+        found = re.search(rf"sg_http_request_duration_seconds_count{label} ([\d.e+]+)", http.get("/metrics").text)
+        return float(found[1]) if found else 0.0
+
+    token = Wallet().sign_in(instant.url)
+    asset_id = upload(instant, natural, visibility="public")
+    wait_playable(instant, asset_id)
+    started = play(instant, asset_id, token).json()
+    base = started["hls_url"].removesuffix("master.m3u8")
+    with httpx.Client(base_url=instant.url) as http, instant.client(token) as api:
+        count = http.get(f"{base}source/playlist.m3u8").text.count(".m4s")
+        paths = [f"{base}{name}/{n}.m4s" for name in ("source", "audio-1") for n in range(1, count - 1)]
+        for name in ("source", "audio-1"):  # what is needed of the index is in memory then
+            http.get(f"{base}{name}/0.m4s").raise_for_status()
+        before = longer_ways()
+        made = [http.get(path).raise_for_status() for path in paths]
+        assert longer_ways() == before
+        for path, answer in zip(paths, made, strict=True):
+            same = http.get(path, headers={"te": "trailers"})
+            assert same.content == answer.content
+            varying = {"x-request-id", "date"}
+            assert {k: v for k, v in same.headers.items() if k not in varying} == {
+                k: v for k, v in answer.headers.items() if k not in varying
+            }
+        assert longer_ways() == before + len(paths)
+        assert http.get(f"{base}source/{count}.m4s").status_code == 404
+        assert api.delete(f"/api/v1/playback/{started['session_id']}").status_code == 204
+        for n in (1, count - 1):
+            assert problem(http.get(f"{base}source/{n}.m4s")) == (403, "session_revoked")
 
 
 @pytest.mark.browser

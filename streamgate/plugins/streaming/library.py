@@ -205,10 +205,24 @@ class Library:
         if not 0 <= number < len(plan.boundaries) - 1:
             raise NotFound("The film has no such segment.")
         mark = (known.presentation.plan_id, rendition, number)
-        key = f"segment:{known.presentation.plan_id}:{rendition}:{number}"
+        key = _segment_key(known, rendition, number)
         data = await self._hot(key, asset_id, lambda: self._made(known.presentation, plan, mark))
-        etag = _etag(f"{key}:{len(data)}")
-        return Body(data, SEGMENT, etag, immutable=True, good_until=known.until, key=key)
+        return _segment(known, key, data)
+
+    def segment_at_hand(self, asset_id: str, rendition: str, number: int) -> Body | None:
+        """A segment of the upload's own bytes where it can be made without waiting for anything; None says nothing."""
+        known = self._known.get(asset_id)
+        if known is None or known.until <= self._clock.monotonic():
+            return None
+        plan = next((plan for plan in known.presentation.renditions if plan.name == rendition), None)
+        if plan is None or plan.passthrough is None or not 0 <= number < len(plan.boundaries) - 1:
+            return None
+        key = _segment_key(known, rendition, number)
+        data = self._passthrough.at_hand(known.presentation, plan, number)
+        if data is None:
+            return None
+        self._cache.keep(key, data, HOT_S, tags=(f"asset:{asset_id}",))
+        return _segment(known, key, data)
 
     async def poster(self, asset_id: str) -> Body:
         """The film's poster."""
@@ -320,6 +334,15 @@ class Library:
         if rendition == STORYBOARD:
             return await self._transcoding.sheet(asset_id, number)
         return await self._transcoding.ensure(asset_id, rendition, number)
+
+
+def _segment_key(known: _Known, rendition: str, number: int) -> str:
+    return f"segment:{known.presentation.plan_id}:{rendition}:{number}"
+
+
+def _segment(known: _Known, key: str, data: bytes) -> Body:
+    etag = _etag(f"{key}:{len(data)}")
+    return Body(data, SEGMENT, etag, immutable=True, good_until=known.until, key=key)
 
 
 def _has_key_frames(plan: RenditionPlan) -> None:

@@ -43,8 +43,10 @@ _PREFLIGHT = [
 MOST_REMEMBERED = 20_000
 PREFIX = "/p/{token}/{asset_id}/"
 
+SEGMENT = "{rendition}/{n}.m4s"
+
 ROUTES: dict[str, tuple[str, str]] = {
-    "{rendition}/{n}.m4s": ("segment", "CMAF segment, counted from 0; made when it is missing"),
+    SEGMENT: ("segment", "CMAF segment, counted from 0; made when it is missing"),
     "{rendition}/playlist.m3u8": ("playlist", "HLS media playlist, complete from the start"),
     "{rendition}/init.mp4": ("init", "CMAF init segment"),
     "master.m3u8": ("master", "HLS multivariant playlist"),
@@ -71,6 +73,9 @@ def _pattern(template: str) -> re.Pattern[str]:
     for place, pattern in _PLACES.items():
         text = text.replace(place, pattern)
     return re.compile(text + r"\Z")
+
+
+_SEGMENT = _pattern(SEGMENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,32 +137,56 @@ class MediaApp:
         The same rules as on the longer way: a genuine token, an entry of the gate that is still good, bytes of the film
         as it is now. None says nothing: the longer way finds out.
         """
-        claims, ready = self._opened.get(path[3:65]), self._ready.get(path[66:])
-        if claims is None or ready is None or not path.startswith(claims.asset_id.encode(), 66):
+        claims = self._opened.get(path[3:65])
+        if claims is None or not path.startswith(claims.asset_id.encode(), 66):
             return None
-        body = ready.body
-        if ready.generation != self._library.generation or body.good_until <= self._clock.monotonic():
+        if not self._gate.admits(claims.session_id, claims.asset_id, self._clock.now_ms()):
             return None
-        data = body.data if body.key is None else self._cache.peek(body.key)
-        if data is None or not self._gate.admits(claims.session_id, claims.asset_id, self._clock.now_ms()):
-            return None
+        ready = self._ready.get(path[66:])
+        data = None if ready is None else self._known(ready)
+        if ready is None or data is None:
+            found = self._made(path[66:], claims.asset_id)
+            if found is None:
+                return None
+            ready, data = found
         self._metrics.at_once(ready.template, len(data))
         return ready.head, data
 
+    def _known(self, ready: _Ready) -> bytes | None:
+        """The bytes of an answer that was given before, if they are still those of the film and at hand."""
+        body = ready.body
+        if ready.generation != self._library.generation or body.good_until <= self._clock.monotonic():
+            return None
+        return body.data if body.key is None else self._cache.peek(body.key)
+
+    def _made(self, place: bytes, asset_id: str) -> tuple[_Ready, bytes] | None:
+        """A segment that can be made without waiting, ``place`` being its path from the film on."""
+        match = _SEGMENT.match(place[len(asset_id) + 1 :].decode("latin-1"))
+        if match is None:
+            return None
+        generation = self._library.generation
+        body = self._library.segment_at_hand(asset_id, match[1], int(match["number"]))
+        return None if body is None else (self._keep(place, PREFIX + SEGMENT, body, generation), body.data)
+
     def _remember(self, path: str, template: str, claims: Claims, body: Body, generation: int) -> None:
-        """Let the next request for the same go the short way."""
+        """Let the next request for the same go the short way, and with that token any whose answer is at hand."""
         if body.good_until <= self._clock.monotonic() or (self._sign is not None and body.key is not None):
             return
-        for known in (self._opened, self._ready):
-            if len(known) >= MOST_REMEMBERED:
-                known.clear()
+        if len(self._opened) >= MOST_REMEMBERED:
+            self._opened.clear()
         self._opened[path[3:65].encode()] = claims
+        self._keep(path[66:].encode(), template, body, generation)
+
+    def _keep(self, place: bytes, template: str, body: Body, generation: int) -> _Ready:
+        if len(self._ready) >= MOST_REMEMBERED:
+            self._ready.clear()
         lines = [
             name + b": " + value for name, value in (*_headers(body), (b"content-length", str(len(body.data)).encode()))
         ]
         head = b"\r\n".join([b"HTTP/1.1 200 OK", *lines, b""])
         kept = body if body.key is None else replace(body, data=b"")
-        self._ready[path[66:].encode()] = _Ready(template, head, kept, generation)
+        ready = self._ready[place] = _Ready(template, head, kept, generation)
+        return ready
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         match = _PATH.match(scope["path"])

@@ -131,7 +131,7 @@ async def test_where_a_piece_shows_nothing_the_source_is_opened(sandbox: Sandbox
     source = FileSource(_made(films, "pieces-empty.mp4", ()))
     plan = await sandbox.plan(source, ladder=replace(LADDER, passthrough=True), limits=Limits())
     (folder := tmp_path / "made").mkdir()
-    nothing = [SegmentLayout(b"", (0,), (8,), 8)]
+    nothing = [SegmentLayout(b"", 0, (0,), (8,), 8, 8)]
     done = await sandbox.encode(
         source, plan, chunks=range(*plan.runs[1]), renditions=("120p",), folder=folder, timeout_s=60, excerpt=nothing
     )

@@ -166,5 +166,7 @@ def test_a_source_that_gives_less_than_it_says(mutated: list[tuple[str, bytes]])
 def test_what_lies_between_the_ranges_of_a_large_segment_is_not_read() -> None:
     large = 30 << 20
     ranges = ((0, large), (4 * large, large))
-    assert SegmentLayout(b"", (0, 4 * large), (large, large), 2 * large).span() == ranges
-    assert SegmentLayout(b"", (0, large + 1000), (large, large), 2 * large).span() == ((0, 2 * large + 1000),)
+    assert SegmentLayout(b"", 0, (0, 4 * large), (large, 5 * large), 5 * large, 2 * large).span() == ranges
+    assert SegmentLayout(b"", 0, (0, large + 1000), (large, 2 * large + 1000), 2 * large + 1000, 2 * large).span() == (
+        (0, 2 * large + 1000),
+    )

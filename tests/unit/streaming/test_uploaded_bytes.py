@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from streamgate.adapters.storage_local import LocalBlobStore
 from streamgate.contracts.transcoder import Presentation, RenditionPlan, SourcePlan
@@ -84,6 +85,38 @@ async def test_many_who_come_at_once_load_an_index_once_and_no_other_film_waits(
     assert isinstance(made[0], asyncio.CancelledError)
     assert set(made[1:]) == {HEAD + SOURCE[5:15] + SOURCE[100:120]}
     assert (store.read_count["a/index/front"], store.read_count["a/index/0"]) == (1, 1)
+
+
+async def test_what_is_at_hand_is_the_same_segment_made_without_waiting(store: Slow) -> None:
+    passthrough = Passthrough(store)
+    assert passthrough.at_hand(*film("a"), 0) is None  # nothing of its index is in memory yet
+    made = await passthrough.segment(*film("a"), 0)
+    reads = store.read_count.copy()
+    assert passthrough.at_hand(*film("a"), 0) == made
+    assert passthrough.at_hand(*film("a"), 1) is None
+    await store.delete("source/0")
+    assert passthrough.at_hand(*film("a"), 0) is None
+    assert store.read_count == reads
+
+
+async def test_ranges_that_are_far_apart_are_read_one_by_one_and_parts_are_not_mixed_up(store: Slow) -> None:
+    far = 300_000
+    source = SOURCE + bytes(far) + SOURCE[::-1]
+    record = struct.pack(">2I", 10, 20) + struct.pack("<2I", 0, far)
+    row = ROW.pack(0, 7, 2000, len(record), ALIKE, 1, 2, 2, 30)
+    await put(store, divided("a/index", stored(len(source), [StoredTrack(0, row, [record])])))
+    made = media_head(1, 7, 2, struct.pack(">2I", 10, 20), 30, form=ALIKE, duration=1)
+    made += source[2000:2010] + source[2000 + far : 2020 + far]
+    for cut, at_hand in ((len(source), made), (2000, made), (2001, None), (2020 + far, made), (2015 + far, None)):
+        await store.put("source/0", source[:cut])
+        await store.put("source/1", source[cut:])
+        lengths = {"source/0": cut, "source/1": len(source) - cut}
+        parts = tuple(SourcePart(key=key, length=length) for key, length in lengths.items() if length)
+        presentation, rendition = film("a")
+        presentation = replace(presentation, source=SourcePlan(index_key="a/index", parts=parts))
+        passthrough = Passthrough(store)
+        assert await passthrough.segment(presentation, rendition, 0) == made
+        assert passthrough.at_hand(presentation, rendition, 0) == at_hand
 
 
 async def test_an_index_that_could_not_be_read_is_read_again(store: Slow) -> None:
