@@ -374,6 +374,25 @@ def test_what_was_listed_by_the_index_of_another_film_is_not_the_film_in_the_end
     assert httpx.get(f"{base}source/0.m4s").content == whole.segments(whole.index.video)[0] != shown
 
 
+def test_what_was_found_out_beside_an_end_that_is_not_the_film_s_is_not_gone_on_from(
+    growing: Server, transport: bytes
+) -> None:
+    """What was written out of the beginning is right, but not believed."""
+    sending = Sending(growing, transport, visibility="public")
+    assert send_ahead(sending, bytes(18_800)).status_code == 204
+    sending.part(0.8)
+    base = sending.base()
+    first, shown = wait_listed(base, 2), httpx.get(f"{base}source/0.m4s").content
+    sending.rest()
+    found = wait_final(growing, sending.asset_id)
+    assert [warning["code"] for warning in found["warnings"]] == ["index_not_of_film"]
+    wait_for(lambda: len(listed(base)) == 8, 10)
+    assert listed(base)[:2] == first[:2]
+    assert httpx.get(f"{base}source/0.m4s").content == shown
+    plans = {p.parents[1] for p in growing.data_dir.rglob("remuxed/*") if sending.asset_id in str(p)}
+    assert len(plans) == 2, "what was written out before goes a minute later"
+
+
 def _halved(number: bytes) -> bytes:
     return (int.from_bytes(number, "big") // 2).to_bytes(4, "big")
 
