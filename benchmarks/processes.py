@@ -11,12 +11,12 @@ from typing import Self
 import psutil
 
 
-def proportional(pid: int) -> float:
-    """PSS of a process tree in MiB: memory that is shared counts once in all."""
+def proportional(pid: int, *, below: bool = False) -> float:
+    """PSS of a process tree in MiB: memory that is shared counts once in all. ``below``: without the process itself."""
     total = 0
     with contextlib.suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)
-        for process in (root, *root.children(recursive=True)):
+        for process in (*(() if below else (root,)), *root.children(recursive=True)):
             with contextlib.suppress(OSError, psutil.NoSuchProcess):
                 for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines():
                     if line.startswith("Pss:"):
@@ -25,10 +25,11 @@ def proportional(pid: int) -> float:
 
 
 class Peak:
-    """The highest PSS of a process tree while the block runs, looked at ten times a second."""
+    """The highest PSS of a process tree while the block runs, looked at ten times a second; ``below`` as in `proportional`."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, *, below: bool = False) -> None:
         self._pid = pid
+        self._below = below
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self.highest = 0.0
@@ -45,4 +46,4 @@ class Peak:
 
     def _look(self) -> None:
         while not self._stop.wait(0.1):
-            self.highest = max(self.highest, proportional(self._pid))
+            self.highest = max(self.highest, proportional(self._pid, below=self._below))
