@@ -99,5 +99,5 @@ def _segments(index: SourceIndex, size: int, read: Callable[[int, int], bytes], 
 
 
 def _assembled(layout: SegmentLayout, read: Callable[[int, int], bytes]) -> bytes:
-    """As `plugins/streaming` joins them."""
+    """As `plugins/streaming` joins them where their ranges lie close together."""
     return layout.joined([(offset, read(offset, length)) for offset, length in layout.span()])
