@@ -144,7 +144,13 @@ async def _encode(sandbox: Sandbox, source: FileSource, plan: MediaPlan, folder:
         place.mkdir()
         try:
             made = await sandbox.encode(
-                source, plan, chunk=chunk, renditions=names, folder=place, timeout_s=LONGEST_S, eager=False
+                source,
+                plan,
+                chunks=range(chunk, chunk + 1),
+                renditions=names,
+                folder=place,
+                timeout_s=LONGEST_S,
+                eager=False,
             )
         except MediaRefused as refused:
             failures.append(refused)

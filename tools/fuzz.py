@@ -141,7 +141,7 @@ async def _examine(sandbox: Sandbox, path: Path, folder: Path, *, encode: bool) 
         if encode:
             names = tuple(rendition.name for rendition in plan.renditions)
             await sandbox.encode(
-                source, plan, chunk=0, renditions=names, folder=folder, timeout_s=ENCODE_S, eager=False
+                source, plan, chunks=range(1), renditions=names, folder=folder, timeout_s=ENCODE_S, eager=False
             )
     except MediaRefused as refused:
         if not refused.failure.detail.endswith("."):

@@ -173,13 +173,17 @@ class _Asking:
         known = self._known(offset, length)
         if known is not None:
             return known
-        pieces = self.many(
+        pieces = self._given(
             [(at, min(MAX_RANGE, offset + length - at)) for at in range(offset, offset + length, MAX_RANGE)]
         )
         return self._keep(offset, b"".join(pieces))
 
     def many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        found: list[bytes] = []
+        return [bytes(piece) for piece in self._given(ranges)]
+
+    def _given(self, ranges: Sequence[tuple[int, int]]) -> list[memoryview]:
+        """Those ranges, as they lie in the answers."""
+        found: list[memoryview] = []
         for some in _in_groups(ranges):
             with self._turn:
                 send(self._link, WantAll(some))

@@ -327,9 +327,15 @@ async def _converse(
         allowance.hold()
         try:
             found = await read_ranges(source, ranges)
-            await child.send(GivenAll(found) if isinstance(answer, WantAll) else Given(found[0] if found else None))
+            await child.send(_given(found, many=isinstance(answer, WantAll)))
         finally:
             allowance.release()
+
+
+def _given(found: tuple[bytes, ...] | None, *, many: bool) -> Given | GivenAll:
+    if many:
+        return GivenAll(tuple(map(memoryview, found)) if found is not None else None)
+    return Given(found[0] if found else None)
 
 
 def _confinement(memory: int, timeout_s: float, *, nice: int = 0, folder: str | None = None) -> Confinement:

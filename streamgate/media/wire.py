@@ -156,7 +156,7 @@ class WantAll(msgspec.Struct, frozen=True, tag=True):
 class GivenAll(msgspec.Struct, frozen=True, tag=True):
     """The answer to `WantAll`, in order; ``data`` None when one of them could not be read."""
 
-    data: tuple[bytes, ...] | None
+    data: tuple[memoryview, ...] | None
 
 
 class Indexed(msgspec.Struct, frozen=True, tag=True):

@@ -180,29 +180,34 @@ def video_track(
             "no_keyframes", "The video has no key frame that it can begin with; every rendition is encoded."
         )
     samples = replace(samples, keys=keys).part(first, len(samples))
-    begins = samples.shown - about.edit.begin + delay
+    begins = _later(samples.shown, delay - about.edit.begin)
     hidden = delay - int(begins[0])
     if hidden > ROUNDING_S * about.timescale:
         raise IndexRefused("edit_preroll", "The video begins between two key frames; every rendition is encoded.")
     if hidden > 0:
-        begins = begins + hidden
-    decoded = samples.decoded + int(begins[0] - samples.decoded[0])
+        begins = _later(begins, hidden)
+    decoded = _later(samples.decoded, int(begins[0] - samples.decoded[0]))
     return ShownTrack(number, about, samples, begins, decoded, int((decoded - begins).max()), looked_at)
 
 
 def audio_track(number: int, about: Description, samples: Samples, delay: int) -> ShownTrack:
     """Frames that end before the edit begins are dropped; what is left of one is hidden by an edit of its own."""
-    begins = samples.decoded - about.edit.begin + delay
-    heard = np.flatnonzero(begins + samples.durations > delay)
-    if not len(heard):
+    begins = _later(samples.decoded, delay - about.edit.begin)
+    heard = begins + samples.durations > delay
+    if not heard.any():
         raise IndexRefused("multi_edit", "The track's edit shows none of it.")
-    first = int(heard[0])
+    first = int(heard.argmax())
     samples, begins = samples.part(first, len(samples)), begins[first:]
     samples = replace(samples, keys=np.ones(len(samples), np.bool_))  # whatever the tables say of sound
     rest = max(0, delay - int(begins[0]))
     if about.codec == "opus":
         about = replace(about, entry=opus.entry(about.config, rest))
-    return ShownTrack(number, about, samples, begins, begins + rest, rest)
+    return ShownTrack(number, about, samples, begins, _later(begins, rest), rest)
+
+
+def _later(times: Numbers, ticks: int) -> Numbers:
+    """Times so much later: the same array where they are not, as nobody writes into one."""
+    return times + ticks if ticks else times
 
 
 def _video_cuts(read: Read, track: ShownTrack, target: Fraction) -> tuple[list[int], Flags]:
@@ -261,7 +266,7 @@ def _segments(track: ShownTrack, cuts: list[int], target: Fraction) -> tuple[Ind
         durations=samples.durations,
         sizes=samples.sizes,
         keys=samples.keys,
-        offsets=track.begins + track.edit - track.decoded,
+        offsets=_offsets(track),
         places=samples.offsets,
     )
     bits = bits * 8
@@ -289,6 +294,13 @@ def _segments(track: ShownTrack, cuts: list[int], target: Fraction) -> tuple[Ind
         needed=_needed(samples, starts),
     )
     return made, kept_as
+
+
+def _offsets(track: ShownTrack) -> Numbers:
+    """Composition offsets, not negative."""
+    found = track.begins - track.decoded
+    found += track.edit
+    return found
 
 
 def _needed(samples: Samples, starts: Numbers) -> Numbers:

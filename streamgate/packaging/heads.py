@@ -22,7 +22,7 @@ def forms(durations: Numbers, keys: NDArray[np.bool_], offsets: Numbers, starts:
     """How the samples of each segment are best told: `cmaf.ALIKE`, `cmaf.STEADY` or `cmaf.ROWS`."""
     counts = np.diff(np.append(starts, len(durations)))
     one = np.minimum.reduceat(durations, starts) == np.maximum.reduceat(durations, starts)
-    key_counts = np.add.reduceat(keys.astype(np.int64), starts)
+    key_counts = np.add.reduceat(keys, starts, dtype=np.int64)
     alike = one & (key_counts == counts) & (np.maximum.reduceat(offsets, starts) == 0)
     steady = one & (key_counts == 1) & keys[starts]
     made: Numbers = np.where(alike, cmaf.ALIKE, np.where(steady, cmaf.STEADY, cmaf.ROWS))
@@ -95,8 +95,9 @@ def _ranges(places: Numbers, sizes: Numbers, starts: Numbers) -> tuple[Numbers, 
     begins[starts] = True
     at = np.flatnonzero(begins)
     first = np.searchsorted(at, starts)
-    bases = np.minimum.reduceat(places[at], first)
-    after = places[at] - np.repeat(bases, np.diff(np.append(first, len(at))))
+    after = places[at]
+    bases = np.minimum.reduceat(after, first)
+    after -= np.repeat(bases, np.diff(np.append(first, len(at))))
     wide = bool(after.max() >= _FAR)
     table = np.empty(len(at), [("offset", "<u8" if wide else "<u4"), ("length", "<u4")])
     table["offset"], table["length"] = after, np.add.reduceat(sizes, at)

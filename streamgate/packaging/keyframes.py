@@ -23,7 +23,7 @@ _FAR_HEAD = 1024
 """The same where each read is a round trip: what an encoder tells of itself, before the first picture, fits in."""
 
 _LARGEST_HEAD = 16 << 10
-_LOOKED_AT = 24
+_LOOKED_AT = 12
 
 
 class Looking:

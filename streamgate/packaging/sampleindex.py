@@ -59,11 +59,12 @@ def _indexed(read: Read, size: int, target: Fraction, far: bool, heard: Mapping[
         except IndexRefused as error:
             refused.append((number, error.code, error.detail))
     kept: list[ShownTrack] = []
-    for number, track in sorted(begun, key=lambda one: one[0] != shown):
+    for number, track in sorted(begun, key=lambda one: one[0] == shown):  # first what waits for nothing
         try:
             kept.append(track())
         except IndexRefused as error:
             refused.append((number, error.code, error.detail))
+    kept.sort(key=lambda track: track.number != shown)
     return index_of(read, size, kept, sorted(refused), target, heard)
 
 

@@ -61,10 +61,12 @@ def read_samples(tables: memoryview, file_size: int, timescale: int) -> Samples:
     if int(offsets.min()) < 0 or int((offsets + sizes).max()) > file_size:
         raise IndexRefused("truncated", "The file ends before its last picture or sound; every rendition is encoded.")
     durations = _durations(tables, count)
-    decoded = np.cumsum(durations) - durations
+    decoded = np.cumsum(durations)
+    decoded -= durations
     if int(decoded[-1]) > MAX_DURATION_S * timescale:
         raise IndexRefused("too_long", "The track says that it is longer than two days; every rendition is encoded.")
-    shown = decoded + _composition(tables, count)
+    after = _composition(tables, count)
+    shown = decoded if after is None else np.add(decoded, after, out=after)
     keys, stated = _keys(tables, count)
     return Samples(offsets, sizes, decoded, shown, durations, keys, stated)
 
@@ -139,8 +141,11 @@ def _offsets(tables: memoryview, sizes: Numbers) -> Numbers:
         raise damaged("stsc")
     held = np.repeat(per_chunk, lengths)
     begins = np.minimum(np.cumsum(held) - held, len(sizes))
-    before = np.append(0, np.cumsum(sizes))
-    offsets: Numbers = np.repeat(chunks - before[begins], held)[: len(sizes)] + before[:-1]
+    before = np.zeros(len(sizes) + 1, np.int64)
+    np.cumsum(sizes, out=before[1:])
+    chunks -= before[begins]
+    offsets: Numbers = np.repeat(chunks, held)[: len(sizes)]
+    offsets += before[:-1]
     return offsets
 
 
@@ -166,14 +171,15 @@ def _durations(tables: memoryview, count: int) -> Numbers:
     return found
 
 
-def _composition(tables: memoryview, count: int) -> Numbers:
-    """Composition offsets; version 0 holds negative ones in practice too, so both are read as signed."""
+def _composition(tables: memoryview, count: int) -> Numbers | None:
+    """Composition offsets, None without any; version 0 holds negative ones in practice too, so both are read as signed."""
     box = first(tables, b"ctts")
     if box is None:
-        return np.zeros(count, np.int64)
-    found = _unfolded(_pairs(box), count)
-    found = np.where(found >= 1 << 31, found - (1 << 32), found)
-    return np.append(found, np.zeros(count - len(found), np.int64))
+        return None
+    rows = _pairs(box)
+    rows[rows[:, 1] >= 1 << 31, 1] -= 1 << 32
+    found = _unfolded(rows, count)
+    return found if len(found) == count else np.append(found, np.zeros(count - len(found), np.int64))
 
 
 def _keys(tables: memoryview, count: int) -> tuple[Flags, bool]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import structlog
 
@@ -21,6 +23,9 @@ LOOKED_AT_S = 5.0
 
 LOOKED_AT_AGAIN_S = 30.0
 """The same after the film was planned anew because it was not."""
+
+AFTER_S = 0.25
+"""Seconds after a film plays when the rest of its index is stored: whoever waited for it asks for its beginning now."""
 
 AT_ONCE = 2
 """Objects that are stored at a time, so that what is asked for meanwhile does not wait."""
@@ -66,8 +71,11 @@ class Indexing:
 
     async def finish(self, asset_id: str, plan_id: str, index: Divided) -> None:
         """Once the film plays: store what is left of its index. What fails is made good by the job."""
+        if index.pieces == len(index.first):
+            return
         self._storing.add(plan_id)
         try:
+            await asyncio.sleep(AFTER_S)
             await put_all(self._blobs, index.rest(), at_once=AT_ONCE)
             film = await self._films.get(asset_id)
             if film is None or film.plan_id != plan_id:
