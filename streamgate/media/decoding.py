@@ -135,8 +135,8 @@ class Pictures:
         only(container, stream.index)
         stream.codec_context.thread_count = threads_for_decoding()
         stream.thread_type = "AUTO"
-        base = stream.time_base or Fraction(1, 1000)
-        scale, shift = base * self._recipe.timescale, self._zero * self._recipe.timescale
+        ticks = Ticks(stream.time_base or Fraction(1, 1000), self._recipe.timescale, self._zero)
+        base = Fraction(1, self._recipe.timescale)
         following = 0
         shown = ShowingTimes(self._recipe.held) if self._recipe.unstamped else None
         for packet in packets(container, stream.index):
@@ -146,9 +146,9 @@ class Pictures:
                 time = frame.pts if frame.pts is not None else frame.dts
                 if shown is not None:
                     time = shown.of(frame.dts)
-                tick = following if time is None else round(time * scale - shift)
+                tick = following if time is None else ticks.of(time)
                 following = tick + self._recipe.nominal_ticks
-                frame.pts, frame.time_base = tick, Fraction(1, self._recipe.timescale)
+                frame.pts, frame.time_base = tick, base
                 # What the source chose for this picture must not reach the encoder.
                 frame.pict_type = PictureType.NONE
                 yield tick, frame
@@ -160,6 +160,24 @@ class Pictures:
             if self.damaged > MAX_DAMAGED:
                 raise refused(FailureCode.MALFORMED_MEDIA)
         return [frame for frame in frames or () if isinstance(frame, VideoFrame)]
+
+
+class Ticks:
+    """Times of a track, in units of ``base`` seconds, as ticks of the film: ``timescale`` a second, 0 at ``zero`` (source seconds).
+
+    In whole numbers, since it is asked for each picture.
+    """
+
+    def __init__(self, base: Fraction, timescale: int, zero: Fraction) -> None:
+        scale, shift = base * timescale, zero * timescale
+        self._times = scale.numerator * shift.denominator
+        self._less = shift.numerator * scale.denominator
+        self._over = scale.denominator * shift.denominator
+
+    def of(self, time: int) -> int:
+        """The nearest tick, of two as near the even one."""
+        tick, rest = divmod(time * self._times - self._less, self._over)
+        return tick + (2 * rest > self._over or (2 * rest == self._over and tick % 2))
 
 
 def frame_slot(tick: int, recipe: VideoRecipe) -> int:

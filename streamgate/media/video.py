@@ -111,6 +111,7 @@ class RungEncoder:
         self._rendition = rendition
         self._nominal = recipe.nominal_ticks
         self._reorder = reorder_ticks(recipe.nominal_ticks)
+        self._base = Fraction(1, rendition.timescale)
         self._finished = finished
         self._number, self._end = first, end
         self._start_tick, self._end_tick = rendition.boundaries[first], rendition.boundaries[end]
@@ -145,7 +146,7 @@ class RungEncoder:
             self._last = picture
 
     def _give(self, picture: VideoFrame, tick: int, key: bool) -> None:
-        picture.pts, picture.time_base = tick, Fraction(1, self._rendition.timescale)
+        picture.pts, picture.time_base = tick, self._base
         picture.pict_type = PictureType.I if key else PictureType.NONE
         self._collect(self._encoder.encode(picture))
 

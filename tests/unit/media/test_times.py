@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import struct
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from streamgate.media.decoding import Ticks
 from streamgate.media.model import LadderSettings, MediaPlan, PlannedRendition, remuxed_file
 from streamgate.media.sandbox import Sandbox
 from streamgate.packaging.segments import StoredIndex, assemble
@@ -180,3 +184,13 @@ async def test_a_part_cut_out_without_encoding_begins_where_its_edit_list_says(
     seen, heard = beats_seen(made.files["120p"]), beats_heard(made.files["audio-1"])
     assert max(abs(a - b) for a, b in zip(seen[-3:], heard[-3:], strict=True)) < 0.045
     assert seen[-1] - seen[-2] == pytest.approx(BEAT_S, abs=0.002)
+
+
+@given(
+    st.fractions(Fraction(1, 90_000), 10, max_denominator=90_000),
+    st.integers(1, 90_000),
+    st.fractions(-(10**6), 10**6, max_denominator=90_000),
+    st.integers(-(10**7), 10**12),
+)
+def test_ticks_in_whole_numbers_are_the_nearest(base: Fraction, timescale: int, zero: Fraction, time: int) -> None:
+    assert Ticks(base, timescale, zero).of(time) == round((time * base - zero) * timescale)
