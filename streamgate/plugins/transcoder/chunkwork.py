@@ -21,6 +21,7 @@ from streamgate.plugins.transcoder import source_bytes, standing, store
 from streamgate.plugins.transcoder.counters import EncodeCounters
 from streamgate.plugins.transcoder.films import BEGINNING, ChunkPayload, Films
 from streamgate.plugins.transcoder.objects import pieces, put_all, remove_all
+from streamgate.plugins.transcoder.scratch import scratch_folder
 from streamgate.plugins.transcoder.sources import Sources
 from streamgate.plugins.transcoder.store import Film
 from streamgate.ports.storage import BlobStore
@@ -71,8 +72,7 @@ class ChunkWork:
         names, chunks = await self._still_missing(film, film.plan, payload, attempt.job.id)
         if not names:
             return
-        folder = self._scratch / f"{attempt.job.id}-{attempt.job.attempt}"
-        folder.mkdir(mode=0o700, parents=True)
+        folder = scratch_folder(self._scratch, attempt)
         began, won = time.monotonic(), 0
         try:
             encoding = self._encode(film, film.plan, chunks, names, folder, attempt)

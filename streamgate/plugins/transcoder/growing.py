@@ -29,6 +29,7 @@ from streamgate.plugins.transcoder import planned, sentahead, standing, store
 from streamgate.plugins.transcoder.films import Films
 from streamgate.plugins.transcoder.objects import pieces, put_all
 from streamgate.plugins.transcoder.scans import Scans
+from streamgate.plugins.transcoder.scratch import scratch_folder
 from streamgate.plugins.transcoder.settings import TranscoderSettings
 from streamgate.plugins.transcoder.source_bytes import ArrivingBytes, Remembered
 from streamgate.plugins.transcoder.store import Ahead, Growth
@@ -189,8 +190,7 @@ class GrowingFilms:
 
         ``ahead``: what was sent ahead, as `Growth` has it.
         """
-        folder = self._scratch / f"look-{attempt.job.id}-{attempt.job.attempt}"
-        folder.mkdir(mode=0o700, parents=True)
+        folder = scratch_folder(self._scratch, attempt)
         try:
             found = await self._found(ArrivingBytes(source, self._blobs, known), before, folder)
             log = structlog.get_logger().bind(asset_id=source.asset_id, arrived=source.arrived)

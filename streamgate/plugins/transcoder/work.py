@@ -32,6 +32,7 @@ from streamgate.plugins.transcoder.indexing import Indexing
 from streamgate.plugins.transcoder.objects import remove_all
 from streamgate.plugins.transcoder.planning import Planning
 from streamgate.plugins.transcoder.scans import Scans
+from streamgate.plugins.transcoder.scratch import scratch_folder
 from streamgate.plugins.transcoder.settings import TranscoderSettings
 from streamgate.plugins.transcoder.sources import Sources, checked
 from streamgate.ports.storage import BlobStore
@@ -106,7 +107,7 @@ class TranscodeWork:
             await store.change(tx, asset_id, films.clock.now_ms(), growing=False)
         again = attempt.job.attempt > 1
         # The catalog is told meanwhile that the film is looked at.
-        planning = self._planning.plan(asset_id, self._folder(attempt), again=again)
+        planning = self._planning.plan(asset_id, scratch_folder(self._scratch, attempt), again=again)
         try:
             plan_id, plan, index = await checked(planning, films.tell(asset_id))
         except MediaRefused as refused:
@@ -224,12 +225,6 @@ class TranscodeWork:
                 )
             self._films.changed(tx, payload.asset_id)
         return won
-
-    def _folder(self, attempt: Attempt) -> Path:
-        """An empty folder for what a child of this attempt writes."""
-        folder = self._scratch / f"{attempt.job.id}-{attempt.job.attempt}"
-        folder.mkdir(mode=0o700, parents=True)
-        return folder
 
     async def _refuse(self, attempt: Attempt, asset_id: str, refused: MediaRefused) -> None:
         """The film cannot be played: say so, and end the job as failed. Raises `PermanentFailure`, or for another try."""
